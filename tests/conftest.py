@@ -1,0 +1,25 @@
+"""What the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The checkout; tests of its files skip where the package is tested without it."""
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("these files stand in the checkout, and this is none")
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public annotated images: NAPARI_DELSE_DATA, or `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("NAPARI_DELSE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no annotated images in {folder}; set NAPARI_DELSE_DATA to their folder")
+    return folder
