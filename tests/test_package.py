@@ -16,7 +16,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"geometry", "images", "levelset", "metrics", "prompts", "synthetic"},
-    {"data", "losses", "model"},
+    {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
     {"evaluation", "session", "stacks"},
