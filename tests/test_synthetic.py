@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_delse._synthetic_shapes import Canvas, blob, tube
 from napari_delse.synthetic import SyntheticConfig, synthetic_image, synthetic_set
 
 KINDS = SyntheticConfig().kinds
@@ -78,16 +79,41 @@ def _touches_border(window, shape):
     return any(s.start == 0 or s.stop == n for s, n in zip(window, shape, strict=True))
 
 
-def test_boundary_of_a_bright_blob_is_half_way_up():
-    # without camera and with hardly any mottle, labels must agree with the intensity at half height
-    config = SyntheticConfig(degradation=0, tint=0, min_diameter=60, max_diameter=80)
-    agreement = []
-    for seed in range(10):
-        image, labels = synthetic_image(np.random.default_rng(seed), config, "split")
-        edge = ndimage.binary_dilation(labels > 0, iterations=2) & ~ndimage.binary_erosion(labels > 0, iterations=2)
-        inner, outer = (np.median(image[m & edge]) for m in (labels > 0, labels == 0))
-        agreement.append(abs(inner - outer) / np.ptp(image.astype(float)))
-    assert np.median(agreement) > 0.2
+@pytest.mark.parametrize("radius", [3.0, 10.5, 40.0])
+def test_disk_is_labelled_by_pixel_centres_and_rendered_with_its_area(radius):
+    centre = np.array([60.3, 64.8])
+    disk = blob(np.random.default_rng(0), 128, centre, radius, roughness=0, elongation=1)
+    canvas = Canvas(np.zeros((128, 128)))
+    canvas.paint(disk, 1.0)
+    canvas.mark(disk)
+    y, x = np.mgrid[:128, :128]
+    np.testing.assert_array_equal(canvas.labels > 0, np.hypot(y - centre[0], x - centre[1]) < radius)
+    assert canvas.image.sum() == pytest.approx(np.pi * radius**2, rel=0.02)
+
+
+@pytest.mark.parametrize("radius", [1.0, 2.5, 12.0])
+def test_tube_has_the_width_asked_for(radius):
+    points = np.stack([np.full(121, 64.4), np.linspace(30, 90, 121)], 1)
+    shape = tube(128, points, np.full(121, radius))
+    assert shape.coverage.sum() == pytest.approx(2 * radius * 60 + np.pi * radius**2, rel=0.05)
+    assert (shape.distance > 0).sum(0).max() in {int(2 * radius), int(2 * radius) + 1}
+
+
+def test_shapes_cut_by_the_border_keep_their_place():
+    for centre in ([0.0, 0.0], [63.0, 10.0], [30.0, 63.0]):
+        shape = blob(np.random.default_rng(1), 64, np.array(centre), 9, roughness=0, elongation=1)
+        y, x = np.mgrid[shape.window]
+        np.testing.assert_array_equal(shape.distance > 0, np.hypot(y - centre[0], x - centre[1]) < 9)
+
+
+def test_same_mean_inside_and_outside_of_textured_objects():
+    config = SyntheticConfig(degradation=0, tint=0)
+    difference = []
+    for seed in range(20):
+        image, labels = synthetic_image(np.random.default_rng(seed), config, "textured")
+        inside = labels > 0
+        difference.append((image[inside].mean() - image[~inside].mean()) / image.std())
+    assert np.median(np.abs(difference)) < 0.3
 
 
 @pytest.mark.parametrize(
