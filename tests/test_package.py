@@ -15,11 +15,12 @@ PACKAGE = Path(napari_delse.__file__).parent
 
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
-    {"geometry", "images", "levelset", "metrics", "prompts", "synthetic"},
+    {"annotator", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
+    | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
-    {"evaluation", "session", "stacks"},
+    {"actions", "evaluation", "session", "stacks"},
     {"__main__", "_sample_data", "cli", "widgets"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
