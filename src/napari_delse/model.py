@@ -51,7 +51,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet50-psp": Architecture(
         "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), 64, True, 3, 256, 1, False, 128, 128, 1
     ),
-    "small": Architecture("basic", (1, 2, 3, 3), (24, 48, 112, 224), 24, False, 5, 32, 0, True, 24, 64, 2),
+    "small": Architecture("basic", (1, 2, 3, 3), (24, 48, 112, 224), 24, False, 5, 32, 0, True, 16, 64, 2),
 }
 
 

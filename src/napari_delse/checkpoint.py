@@ -1,0 +1,180 @@
+"""Models as folders: ``model.safetensors``, ``config.json`` and ``card.json``.
+
+Weights and configs are data, never code: nothing is unpickled. Every file is written aside and then
+renamed, so that a model is complete or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from napari_delse.model import Delse, ModelConfig, config_from_dict
+
+_PACKAGED = Path(__file__).parent / "weights"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model with what is known about it."""
+
+    name: str
+    path: Path
+    model: Delse
+    config: ModelConfig
+    card: dict[str, Any]  # data, licence, command, commit, seed, scores
+
+
+def user_models() -> Path:
+    """Folder of the user's own models: ``$NAPARI_DELSE_HOME/models``, else in the user's data folder."""
+    home = os.environ.get("NAPARI_DELSE_HOME")
+    if home:
+        return Path(home) / "models"
+    from platformdirs import user_data_path
+
+    return user_data_path("napari-delse", appauthor=False) / "models"
+
+
+def available_models() -> dict[str, Path]:
+    """Name -> folder of every model that can be loaded by name; the user's hide packaged ones of the same name."""
+    found = {}
+    for root in (_PACKAGED, user_models()):
+        if root.is_dir():
+            found.update({p.name: p for p in sorted(root.iterdir()) if (p / "config.json").is_file()})
+    return found
+
+
+def _find(model: str | Path) -> Path:
+    models = available_models()
+    if str(model) in models:
+        return models[str(model)]
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        return folder
+    raise ValueError(
+        f"no model {str(model)!r}: give a folder with config.json and model.safetensors, or one of "
+        f"{', '.join(sorted(models)) or '(no model is installed)'}"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}); copy the model again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def load_model(model: str | Path = "default") -> LoadedModel:
+    """Load a model by name or folder, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    model : str or path
+        "default", the name of one of the user's models, or a folder.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its files are damaged or do not fit each other.
+    """
+    folder = _find(model)
+    header = _read_json(folder / "config.json")
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{folder} has model format {header.get('format')!r}, expected {_FORMAT}; update napari-delse")
+    config = config_from_dict(header["model"])
+    network = Delse(config)
+    weights = folder / "model.safetensors"
+    try:
+        state = load_file(weights)
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{weights} does not hold the weights its config describes ({first}); copy it again") from error
+    card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    return LoadedModel(folder.name, folder, network.eval(), config, card)
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call ``write(temporary path)``, then move the result into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda aside: save_file(plain, aside))
+
+
+def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, half: bool = False) -> Path:
+    """Save a model as a folder that `load_model` reads.
+
+    Parameters
+    ----------
+    folder : path
+        Created if needed; its last part is the model's name.
+    model : Delse
+        Network with its config.
+    card : mapping
+        Model card: plain data about where the weights come from and how good they are.
+    half : bool
+        Store float16 (half the size); computation stays float32.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the name holds characters that are not safe in a file name.
+    """
+    folder = Path(folder)
+    if not re.fullmatch(r"[\w][\w.+-]*", folder.name):
+        raise ValueError(f"model name {folder.name!r} may hold only letters, digits and . + - _; rename it")
+    state = {
+        name: tensor.half() if half and tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    # BatchNorm keeps a counter that nothing here uses; the loader expects it, so store what it expects.
+    state.update({n: t for n, t in model.state_dict().items() if n.endswith("num_batches_tracked")})
+    write_tensors(folder / "model.safetensors", state)
+    write_json(folder / "card.json", dict(card))
+    write_json(folder / "config.json", {"format": _FORMAT, "model": asdict(model.config)})
+    return folder
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,196 @@
+"""Reading labelled images, and the one normalisation shared by training and prediction.
+
+The layout is a folder with ``images/`` and ``labels/`` whose files share stems; labels are integer
+instance ids with 0 for background and 65535 for pixels to ignore. Multi-page files are stacks, read
+plane by plane.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_delse.images import Plane
+
+IGNORE = 65535
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+class Sample(NamedTuple):
+    """One labelled plane."""
+
+    name: str  # stem of its file
+    plane: int  # page of a stack, 0 otherwise
+    image: Plane
+    labels: npt.NDArray[np.uint16]  # (Y, X)
+
+
+def read_image(path: Path | str) -> npt.NDArray[Any]:
+    """Pixels of a TIFF, PNG or JPEG file.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as an image.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            return np.asarray(tifffile.imread(path))
+        from skimage.io import imread
+
+        return np.asarray(imread(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}); export it as TIFF or PNG") from error
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES}
+
+
+def read_folder(folder: Path | str, names: Sequence[str] | None = None) -> Iterator[Sample]:
+    """All labelled planes below ``folder/images`` and ``folder/labels``, in the order of their names.
+
+    Parameters
+    ----------
+    folder : path
+        Data set in the layout of this module.
+    names : sequence of str, optional
+        Read only these stems.
+
+    Yields
+    ------
+    Sample
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is missing or empty.
+    ValueError
+        If the shapes of an image and its labels differ.
+    """
+    folder = Path(folder)
+    for part in ("images", "labels"):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{folder} has no folder {part!r}; expected {folder}/images and {folder}/labels")
+    images, labels = _files(folder / "images"), _files(folder / "labels")
+    shared = [stem for stem in images if stem in labels and (names is None or stem in set(names))]
+    if not shared:
+        raise FileNotFoundError(f"no file of {folder}/images has a file of the same name in {folder}/labels")
+    for stem in shared:
+        yield from split_planes(stem, read_image(images[stem]), read_image(labels[stem]))
+
+
+def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Iterator[Sample]:
+    """The planes of an image (..., Y, X) or (..., Y, X, 3 or 4) and its labels (..., Y, X)."""
+    colour = image.ndim == labels.ndim + 1 and image.shape[-1] in (3, 4)
+    if labels.ndim < 2 or image.shape[: image.ndim - colour] != labels.shape:
+        raise ValueError(
+            f"image {image.shape} and labels {labels.shape} of {name!r} must match in (Z, Y, X); re-export one of them"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels of {name!r} must be integer instance ids, got {labels.dtype}; re-export them")
+    flat_labels = labels.reshape(-1, *labels.shape[-2:])
+    flat_image = image.reshape(flat_labels.shape[0], *image.shape[labels.ndim - 2 :])
+    for page, (plane, ids) in enumerate(zip(flat_image, flat_labels, strict=True)):
+        yield Sample(name, page, Plane.of(plane), ids.astype(np.uint16, copy=False))
+
+
+def object_ids(labels: npt.NDArray[Any], min_area: int = 1) -> list[int]:
+    """Ids of the objects with at least ``min_area`` pixels, without background and ignored pixels."""
+    ids, areas = np.unique(labels, return_counts=True)
+    return [int(i) for i, area in zip(ids, areas, strict=True) if i not in (0, IGNORE) and area >= min_area]
+
+
+def group_of(name: str, pattern: str | None = None) -> str:
+    """Which subject, field or series an image belongs to: the groups of a pattern's match, else its name."""
+    match = re.search(pattern, name) if pattern else None
+    return "/".join(match.groups()) if match and match.groups() else (match.group() if match else name)
+
+
+def validation_groups(dataset: str, groups: Iterable[str], fraction: float) -> set[str]:
+    """Which groups of images are held out: at least one and never all, ranked by a hash of their names.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the set, part of the hash.
+    groups : iterable of str
+        Groups of the set; of a single one nothing is held out.
+    fraction : float
+        Share of the groups to hold out.
+    """
+    ranked = sorted(set(groups), key=lambda group: hashlib.sha256(f"{dataset}/{group}".encode()).digest())
+    count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+    return set(ranked[:count])
+
+
+def to_input(pixels: npt.NDArray[np.float32], size: int, *, rgb: bool = False) -> Tensor:
+    """A crop's pixels as the network sees them.
+
+    Parameters
+    ----------
+    pixels : float32 array, shape (C, h, w)
+        What `Plane.read` returned; C is 1, 2 or 3.
+    size : int
+        Side of the network input.
+    rgb : bool
+        Colours keep their balance; otherwise each channel is normalised by itself.
+
+    Returns
+    -------
+    float32 Tensor, shape (3, size, size)
+        Resized (with antialiasing) and normalised. One channel is repeated; of two, the second also serves as
+        the third.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+    if tensor.shape[-2:] != (size, size):
+        # Offset and scale first: large offsets of 16-bit data would cost float32 digits in the resampling.
+        tensor = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    tensor = tensor[:, [0, 0, 0] if tensor.shape[1] == 1 else [0, 1, 1] if tensor.shape[1] == 2 else [0, 1, 2]]
+    return normalise(tensor, joint=torch.tensor([rgb or pixels.shape[0] == 1]))[0]
+
+
+def normalise(images: Tensor, joint: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
+    """Map each crop's percentiles to -1 and 1: robust to hot pixels, offsets and constant crops.
+
+    Parameters
+    ----------
+    images : Tensor, shape (B, 3, H, W)
+        Any finite intensities.
+    joint : bool Tensor, shape (B,)
+        Whether the three channels of a crop share one range (colours).
+    low, high : float
+        Percentiles as fractions.
+
+    Returns
+    -------
+    float32 Tensor, shape (B, 3, H, W)
+        In [-1.5, 1.5]; 0 where a crop (or channel) is constant.
+    """
+    step = max(1, images.shape[-1] // 64)  # 64 x 64 pixels tell a percentile well enough
+    sample = images[..., step // 2 :: step, step // 2 :: step].flatten(2).sort(dim=2).values
+    count = sample.shape[2]
+    bottom = sample[..., round(low * (count - 1))]
+    top = sample[..., round(high * (count - 1))]
+    shared = joint[:, None].to(images.device)
+    bottom = torch.where(shared, bottom.amin(dim=1, keepdim=True), bottom)[..., None, None]
+    top = torch.where(shared, top.amax(dim=1, keepdim=True), top)[..., None, None]
+    span = top - bottom
+    # A step smaller than what float32 resolves at this offset is noise of the arithmetic, not a signal.
+    flat = span <= 1e-6 * torch.maximum(top.abs(), bottom.abs()) + 1e-30
+    scaled = (images - bottom) / torch.where(flat, torch.ones_like(span), span) * 2 - 1
+    return torch.where(flat, torch.zeros_like(scaled), scaled).clamp(-1.5, 1.5)

@@ -1,0 +1,72 @@
+"""Pack data sets and synthetic images into one file of training objects.
+
+    python training/pack.py DATA_FOLDER OUT.safetensors [--synthetic 900] [--limit 2500] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_delse.checkpoint import write_tensors
+from napari_delse.crops import ObjectPack, join_packs, pack_objects
+from napari_delse.data import Sample, group_of, read_folder, validation_groups
+from napari_delse.images import Plane
+from napari_delse.synthetic import synthetic_set
+
+SETS = tomllib.loads((Path(__file__).parent / "sets.toml").read_text(encoding="utf-8"))
+
+
+def split(folder: Path, *, validation: bool) -> Iterator[Sample]:
+    """Planes of one side of a set; whole groups (subjects, fields, series) are on one side."""
+    rule = SETS["sets"].get(folder.name, {})
+    samples = list(read_folder(folder))
+    groups = [_group(sample, rule) for sample in samples]
+    held_out = validation_groups(folder.name, groups, SETS["validation"])
+    return (s for s, group in zip(samples, groups, strict=True) if (group in held_out) == validation)
+
+
+def _group(sample: Sample, rule: dict[str, Any]) -> str:
+    if "block" in rule:
+        return f"{sample.name}/{sample.plane // rule['block']}"
+    return group_of(sample.name, rule.get("group"))
+
+
+def synthetic_samples(count: int, seed: int) -> Iterator[Sample]:
+    """Synthetic images as samples."""
+    for i, (image, labels) in enumerate(synthetic_set(count, seed)):
+        yield Sample(f"synthetic-{i}", 0, Plane.of(image), labels.astype(np.uint16))
+
+
+def main() -> None:
+    """Pack the training side of every set that may feed shipped weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sets", nargs="*", default=[n for n, s in SETS["sets"].items() if s.get("ship")])
+    parser.add_argument("--synthetic", type=int, default=900)
+    parser.add_argument("--limit", type=int, default=2500)
+    parser.add_argument("--canvas", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    packs: list[ObjectPack] = []
+    for number, name in enumerate([*args.sets, "synthetic"]):
+        if name == "synthetic":
+            samples = synthetic_samples(args.synthetic, args.seed)
+            limit = 4 * args.limit
+        else:
+            samples, limit = split(args.data / name, validation=False), args.limit
+        before = sum(len(p.group) for p in packs)
+        packs.extend(pack_objects(samples, number, args.canvas, limit, args.seed))
+        print(f"{name}: {sum(len(p.group) for p in packs) - before} objects", file=sys.stderr, flush=True)
+    write_tensors(args.out, join_packs(packs)._asdict())
+
+
+if __name__ == "__main__":
+    main()
