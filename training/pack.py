@@ -59,7 +59,7 @@ def main() -> None:
     for number, name in enumerate([*args.sets, "synthetic"]):
         if name == "synthetic":
             samples = synthetic_samples(args.synthetic, args.seed)
-            limit = 4 * args.limit
+            limit = 3 * args.limit
         else:
             samples, limit = split(args.data / name, validation=False), args.limit
         before = sum(len(p.group) for p in packs)

@@ -106,7 +106,7 @@ def load_model(model: str | Path = "default") -> LoadedModel:
         state = load_file(weights)
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ValueError(f"{weights} does not hold the weights its config describes ({first}); copy it again") from error
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     return LoadedModel(folder.name, folder, network.eval(), config, card)

@@ -1,0 +1,369 @@
+"""Prediction: from an image and a prompt to a mask, one object or many at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from napari_delse.checkpoint import LoadedModel, load_model
+from napari_delse.data import to_input
+from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
+from napari_delse.images import ArrayLike, Plane
+from napari_delse.levelset import EvolutionConfig
+from napari_delse.model import Delse, LevelSetFields, ModelConfig, click_map, drag_maps
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One segmented object with all that led to it.
+
+    Parameters
+    ----------
+    mask : ObjectMask
+        Pixels of the object in the plane; empty if nothing is above the threshold.
+    prompt : ExtremePoints
+        What was clicked.
+    corrections : tuple of Correction
+        Drags made so far.
+    crop : Crop
+        Window of the plane that the network saw.
+    states : tuple of float32 array, each of shape (size, size)
+        phi_0 .. phi_T in network pixels, positive inside.
+    motion : float32 array, shape (2, size, size)
+        V, (y, x) in network pixels per unit time.
+    modulation : float32 array, shape (size, size)
+        m in [0, 1].
+    plane_shape : (int, int)
+        Shape of the plane.
+    config : ModelConfig
+        Of the model that predicted.
+    """
+
+    mask: ObjectMask
+    prompt: ExtremePoints
+    corrections: tuple[Correction, ...]
+    crop: Crop
+    states: tuple[Float32Array, ...]
+    motion: Float32Array
+    modulation: Float32Array
+    plane_shape: tuple[int, int]
+    config: ModelConfig
+
+    @property
+    def threshold(self) -> float:
+        """phi_T above this is inside."""
+        return self.config.threshold
+
+    @property
+    def confidence(self) -> float:
+        """Expected IoU in [0, 1], taking the logistic of phi_T for the probability of a pixel."""
+        scale = self.crop.size / 32 if self.config.output == "delse" else 1.0
+        probability = 1 / (1 + np.exp(-np.clip((self.states[-1] - self.threshold) / scale, -50, 50)))
+        inside = probability > 0.5
+        hit = float(probability[inside].sum())
+        union = float(np.count_nonzero(inside) + probability[~inside].sum())
+        return hit / union if union else 0.0
+
+    def contours(self, step: int = -1) -> list[npt.NDArray[np.float64]]:
+        """Sub-pixel contour lines of phi after a step, each (N, 2) plane positions (y, x)."""
+        from skimage.measure import find_contours
+
+        outside = np.pad(self.states[step], 1, constant_values=min(-1.0, float(self.states[step].min())))
+        return [self.crop.to_plane(line - 1) for line in find_contours(outside, self.threshold)]
+
+
+class Predictor:
+    """A model on a device, ready to segment.
+
+    Examples
+    --------
+    >>> predictor = Predictor.load()
+    >>> clicks = ExtremePoints.from_clicks([(10, 30), (30, 12), (52, 31), (33, 55)])
+    >>> mask = predictor.segment(image, clicks).mask  # doctest: +SKIP
+    """
+
+    def __init__(self, loaded: LoadedModel, device: torch.device) -> None:
+        self.name = loaded.name
+        self.config = loaded.config
+        self.card = loaded.card
+        self._model = _for_inference(loaded.model)
+        self._place(device)
+
+    @classmethod
+    def load(
+        cls, model: str | Path = "default", device: str | torch.device = "auto", threads: int | None = None
+    ) -> Predictor:
+        """Load a model by name or folder.
+
+        Parameters
+        ----------
+        model : str or path
+            See `checkpoint.load_model`.
+        device : str or torch.device
+            "auto" takes CUDA, else MPS, else the CPU. A device that fails is replaced by the CPU with one warning.
+        threads : int, optional
+            CPU threads to use.
+
+        Raises
+        ------
+        ValueError
+            If there is no such model or device.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = load_model(model)
+        return cls(loaded, _choose_device(device))
+
+    def _place(self, device: torch.device) -> None:
+        try:
+            self._model = self._model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.device = device
+            if device.type != "cpu":  # find out now, not at the first click, whether it works
+                self._run(*self._blank(1))
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            if device.type == "cpu":
+                raise
+            self._fall_back(error)
+
+    def _blank(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        size = self.config.crop.size
+        return torch.zeros(count, 3, size, size), torch.zeros(count, 1, size, size), torch.zeros(count, 2, size, size)
+
+    def _fall_back(self, error: BaseException) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(
+            f"{self.device if hasattr(self, 'device') else 'the GPU'} failed ({reason}); going on with the CPU",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        self.device = torch.device("cpu")
+        self._model = self._model.to(self.device)
+
+    def warm_up(self) -> None:
+        """Run once, so that the first click is as fast as the others."""
+        self._infer(*self._blank(1))
+
+    def segment(
+        self,
+        image: Plane | ArrayLike,
+        prompt: ExtremePoints,
+        corrections: Sequence[Correction] = (),
+        evolution: EvolutionConfig | None = None,
+    ) -> Prediction:
+        """Segment one object.
+
+        Parameters
+        ----------
+        image : array-like or Plane
+            (Y, X), RGB(A) (Y, X, 3 or 4), or a `Plane` of any array; only the crop is read.
+        prompt : ExtremePoints
+            Clicks or box.
+        corrections : sequence of Correction
+            Drags, in the order they were made.
+        evolution : EvolutionConfig, optional
+            Evolve differently from how the model was trained.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        ValueError
+            If the image is not one plane of numbers.
+        """
+        plane = Plane.of(image)
+        return self._segment_batch(plane, [prompt], [tuple(corrections)], evolution)[0]
+
+    def correct(self, image: Plane | ArrayLike, prediction: Prediction, *corrections: Correction) -> Prediction:
+        """Segment again with further drags; `prediction` stays as it is."""
+        return self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
+
+    def segment_many(
+        self,
+        image: Plane | ArrayLike,
+        prompts: Sequence[ExtremePoints],
+        corrections: Sequence[Sequence[Correction]] = (),
+        batch_size: int | None = None,
+    ) -> Iterator[Prediction]:
+        """Segment many objects of one plane, yielding them in order.
+
+        Parameters
+        ----------
+        image : array-like or Plane
+            As for `segment`.
+        prompts : sequence of ExtremePoints
+            One per object.
+        corrections : sequence of sequence of Correction
+            Drags of each object; empty for none at all.
+        batch_size : int, optional
+            Objects per network pass; by default 4 on a CPU and 32 on a GPU. It halves by itself where memory
+            is short.
+
+        Raises
+        ------
+        ValueError
+            If there are corrections for another number of objects.
+        """
+        plane = Plane.of(image)
+        drags = [tuple(c) for c in corrections] or [()] * len(prompts)
+        if len(drags) != len(prompts):
+            raise ValueError(f"corrections of {len(drags)} objects do not fit {len(prompts)} prompts; give one list each")
+        size = batch_size or (4 if self.device.type == "cpu" else 32)
+        for first in range(0, len(prompts), size):
+            yield from self._segment_batch(plane, prompts[first : first + size], drags[first : first + size], None)
+
+    def evolve(self, prediction: Prediction, evolution: EvolutionConfig) -> Prediction:
+        """Evolve a prediction's fields again with another T, dt, lambda or mu."""
+        fields = LevelSetFields(
+            *(
+                torch.from_numpy(array).reshape(1, -1, *array.shape[-2:])
+                for array in (prediction.states[0], prediction.motion, prediction.modulation)
+            )
+        )
+        with torch.inference_mode():
+            states = self._model.evolve(fields, evolution)
+        arrays = tuple(s[0, 0].numpy() for s in states)
+        mask = _to_mask(states[-1][0, 0], prediction.crop, prediction.plane_shape, self.config.threshold)
+        return replace(prediction, states=arrays, mask=mask)
+
+    def _crop(self, prompt: ExtremePoints, corrections: Sequence[Correction]) -> Crop:
+        crop = Crop.around(prompt.box, self.config.crop)
+        ends = [c.end for c in corrections]
+        if ends and not all(crop.y0 <= y <= crop.y1 - 1 and crop.x0 <= x <= crop.x1 - 1 for y, x in ends):
+            crop = Crop.around(prompt.with_points(*ends).box, self.config.crop)
+        return crop
+
+    def _segment_batch(
+        self,
+        plane: Plane,
+        prompts: Sequence[ExtremePoints],
+        corrections: Sequence[tuple[Correction, ...]],
+        evolution: EvolutionConfig | None,
+    ) -> list[Prediction]:
+        size = self.config.crop.size
+        crops = [self._crop(p, c) for p, c in zip(prompts, corrections, strict=True)]
+        images = torch.stack([to_input(plane.read(crop), size, rgb=plane.rgb) for crop in crops])
+        clicks = self._clicks(prompts, corrections, crops)
+        drags = self._drags(corrections, crops)
+        fields, states = self._infer(images, clicks, drags, evolution)
+        predictions = []
+        for i, (prompt, drag, crop) in enumerate(zip(prompts, corrections, crops, strict=True)):
+            mask = _to_mask(states[-1][i, 0], crop, plane.shape, self.config.threshold)
+            arrays = tuple(s[i, 0].numpy() for s in states)
+            motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
+            predictions.append(
+                Prediction(mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, self.config)
+            )
+        return predictions
+
+    def _clicks(
+        self, prompts: Sequence[ExtremePoints], corrections: Sequence[tuple[Correction, ...]], crops: Sequence[Crop]
+    ) -> Tensor:
+        shown = [
+            ([] if prompt.kind == "box" else list(prompt.points)) + [c.end for c in drags]
+            for prompt, drags in zip(prompts, corrections, strict=True)
+        ]
+        points, present = _padded([crop.to_network(np.reshape(s, (-1, 2))) for s, crop in zip(shown, crops, strict=True)])
+        size = self.config.crop.size
+        return click_map(points, present, size, self.config.click_sigma * size)
+
+    def _drags(self, corrections: Sequence[tuple[Correction, ...]], crops: Sequence[Crop]) -> Tensor:
+        starts, ends = (
+            [crop.to_network(np.reshape([getattr(c, name) for c in drags], (-1, 2))) for drags, crop in zip(corrections, crops, strict=True)]
+            for name in ("start", "end")
+        )
+        (start, present), (end, _) = _padded(starts), _padded(ends)
+        return drag_maps(start, end, present, self.config.crop.size, signed=self.config.signed_drags)
+
+    def _infer(
+        self, images: Tensor, clicks: Tensor, drags: Tensor, evolution: EvolutionConfig | None = None
+    ) -> tuple[LevelSetFields, list[Tensor]]:
+        """Fields and states on the CPU; halves the batch and then leaves a GPU that fails."""
+        try:
+            return self._run(images, clicks, drags, evolution)
+        except RuntimeError as error:
+            if self.device.type == "cpu":
+                raise
+            if isinstance(error, torch.OutOfMemoryError) and len(images) > 1:
+                half = len(images) // 2
+                first = self._infer(images[:half], clicks[:half], drags[:half], evolution)
+                second = self._infer(images[half:], clicks[half:], drags[half:], evolution)
+                fields = LevelSetFields(*(torch.cat(pair) for pair in zip(first[0], second[0], strict=True)))
+                return fields, [torch.cat(pair) for pair in zip(first[1], second[1], strict=True)]
+            self._fall_back(error)
+            return self._run(images, clicks, drags, evolution)
+
+    @torch.inference_mode()
+    def _run(
+        self, images: Tensor, clicks: Tensor, drags: Tensor, evolution: EvolutionConfig | None = None
+    ) -> tuple[LevelSetFields, list[Tensor]]:
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        encoded = self._model.encode(images, clicks.to(self.device))
+        fields = encoded.fields
+        dragged = drags.flatten(1).any(dim=1)
+        if dragged.any() and self.config.evolves:
+            motion = self._model.edit(encoded, drags.to(self.device)).motion
+            fields = fields._replace(motion=torch.where(dragged.to(self.device)[:, None, None, None], motion, fields.motion))
+        states = self._model.evolve(fields, evolution)
+        return LevelSetFields(*(f.cpu() for f in fields)), [s.cpu() for s in states]
+
+
+def _padded(points: Sequence[npt.NDArray[np.float64]]) -> tuple[Tensor, Tensor]:
+    """Point lists of different lengths as (B, N, 2) with a (B, N) mask."""
+    longest = max((len(p) for p in points), default=0)
+    padded = np.zeros((len(points), max(longest, 1), 2), dtype=np.float32)
+    present = np.zeros(padded.shape[:2], dtype=bool)
+    for i, p in enumerate(points):
+        padded[i, : len(p)], present[i, : len(p)] = p, True
+    return torch.from_numpy(padded), torch.from_numpy(present)
+
+
+def _to_mask(phi: Tensor, crop: Crop, plane_shape: tuple[int, int], threshold: float) -> ObjectMask:
+    """phi sampled at the pixel centres of the crop, cut at the threshold."""
+    sampled = F.interpolate(phi[None, None].float(), size=crop.shape, mode="bilinear", align_corners=False)[0, 0]
+    return ObjectMask.from_crop((sampled > threshold).numpy(), crop, plane_shape)
+
+
+def _choose_device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be auto, cpu, cuda or mps, got {device!r}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _for_inference(model: Delse) -> Delse:
+    """A frozen copy with every batch norm folded into the convolution before it."""
+    from copy import deepcopy
+
+    model = deepcopy(model).eval().requires_grad_(False)
+    for parent in model.modules():
+        _fold(parent)
+    return model
+
+
+def _fold(parent: nn.Module) -> None:
+    names: list[Any] = list(parent._modules)
+    for first, second in zip(names, names[1:], strict=False):
+        conv, norm = parent._modules[first], parent._modules[second]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.out_channels == norm.num_features:
+            parent._modules[first] = fuse_conv_bn_eval(conv, norm)
+            parent._modules[second] = nn.Identity()
