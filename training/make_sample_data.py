@@ -15,6 +15,8 @@ import numpy.typing as npt
 import tifffile
 from scipy import ndimage
 
+from napari_delse.geometry import ExtremePoints
+
 SEED = 2019
 SHAPE = (5, 256, 256)
 N_CELLS = 22
@@ -149,20 +151,10 @@ def click_cells(labels: Labels, rng: np.random.Generator) -> list[Row]:
     rows: list[Row] = []
     for z, plane in enumerate(labels):
         for cell in np.unique(plane[plane > 0]):
-            points = extreme_points(plane == cell) + rng.uniform(-1, 1, size=(4, 2))
+            points = np.array(ExtremePoints.from_mask(plane == cell).points) + rng.uniform(-1, 1, size=(4, 2))
             points = np.clip(points.round(1), 0, np.array(SHAPE[1:]) - 1)
             rows += [(int(cell), "extreme", (z, *map(float, point)), ()) for point in points]
     return rows
-
-
-def extreme_points(mask: npt.NDArray[np.bool_]) -> Floats:
-    """Topmost, bottommost, leftmost and rightmost pixel (y, x); the middle one where an edge is straight."""
-    points = []
-    y, x = np.nonzero(mask)
-    for along, across, extreme in ((y, x, y.min()), (y, x, y.max()), (x, y, x.min()), (x, y, x.max())):
-        middle = float(np.median(across[along == extreme]))
-        points.append((extreme, middle) if along is y else (middle, extreme))
-    return np.array(points, dtype=float)
 
 
 def make_cells(seed: int = SEED) -> tuple[Counts, Labels, list[Row]]:
