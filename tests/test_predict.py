@@ -163,7 +163,9 @@ def test_a_huge_object_is_read_in_strips(predictor):
             return block
 
     recorder = Recorder()
-    prediction = predictor.segment(recorder, ExtremePoints.from_clicks([(500, 3000), (3000, 500), (5500, 3000), (3000, 5500)]))
+    prediction = predictor.segment(
+        recorder, ExtremePoints.from_clicks([(500, 3000), (3000, 500), (5500, 3000), (3000, 5500)])
+    )
     assert prediction.mask.mask.shape <= recorder.shape
     assert recorder.largest < 0.25 * 6000 * 7000
 
@@ -181,7 +183,9 @@ def test_the_size_of_the_image_does_not_matter(predictor, image):
             return image[np.ix_(np.arange(rows.start, rows.stop) % 90, np.arange(columns.start, columns.stop) % 100)]
 
     small = predictor.segment(image, ExtremePoints.from_clicks(CLICKS))
-    shifted = predictor.segment(Endless(), ExtremePoints.from_clicks([(y + 90 * 5000, x + 100 * 5000) for y, x in CLICKS]))
+    shifted = predictor.segment(
+        Endless(), ExtremePoints.from_clicks([(y + 90 * 5000, x + 100 * 5000) for y, x in CLICKS])
+    )
     np.testing.assert_allclose(small.states[-1], shifted.states[-1], atol=1e-4)
     assert shifted.mask.origin == (small.mask.origin[0] + 450_000, small.mask.origin[1] + 500_000)
 

@@ -16,7 +16,13 @@ from napari_delse.train import LossConfig, TrainConfig, fit, interactive_losses,
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
 CONFIG = TrainConfig(
-    steps=6, batch_size=4, precision="float32", save_minutes=0, joint_from=0.5, interactive_from=0.5, interactive_share=0.5
+    steps=6,
+    batch_size=4,
+    precision="float32",
+    save_minutes=0,
+    joint_from=0.5,
+    interactive_from=0.5,
+    interactive_share=0.5,
 )
 
 
@@ -77,7 +83,14 @@ def test_training_lowers_the_loss(pack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"output": "dextr"}, {"motion": False}, {"modulation": False}, {"skip_features": False}, {"extreme_points": False}]
+    "changes",
+    [
+        {"output": "dextr"},
+        {"motion": False},
+        {"modulation": False},
+        {"skip_features": False},
+        {"extreme_points": False},
+    ],
 )
 def test_baselines_and_ablations_train_in_the_same_loop(pack, tmp_path, changes):
     *_, last = fit(model(**changes), pack, replace(CONFIG, steps=2), tmp_path / "run")

@@ -1,6 +1,6 @@
 """Pack data sets and synthetic images into one file of training objects.
 
-    python training/pack.py DATA_FOLDER OUT.safetensors [--synthetic 900] [--limit 2500] [--seed 0]
+python training/pack.py DATA_FOLDER OUT.safetensors [--synthetic 900] [--limit 2500] [--seed 0]
 """
 
 from __future__ import annotations

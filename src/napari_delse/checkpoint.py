@@ -99,7 +99,7 @@ def load_model(model: str | Path = "default") -> LoadedModel:
     header = _read_json(folder / "config.json")
     if header.get("format") != _FORMAT:
         raise ValueError(f"{folder} has model format {header.get('format')!r}, expected {_FORMAT}; update napari-delse")
-    config = config_from_dict(header["model"])
+    config = config_from_dict(ModelConfig, header["model"])
     network = Delse(config)
     weights = folder / "model.safetensors"
     try:
@@ -107,7 +107,9 @@ def load_model(model: str | Path = "default") -> LoadedModel:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise ValueError(f"{weights} does not hold the weights its config describes ({first}); copy it again") from error
+        raise ValueError(
+            f"{weights} does not hold the weights its config describes ({first}); copy it again"
+        ) from error
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     return LoadedModel(folder.name, folder, network.eval(), config, card)
 

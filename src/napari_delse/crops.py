@@ -135,11 +135,16 @@ def _hull_points(mask: npt.NDArray[np.bool_], box: tuple[float, float, float, fl
     if len(points) > _HULL:
         points = points[np.linspace(0, len(points) - 1, _HULL).round().astype(int)]
     padded = np.concatenate([points, np.repeat(points[-1:], _HULL - len(points), axis=0)])
-    return padded + (y0, x0)
+    return padded + np.asarray((y0, x0))
 
 
 def pack_objects(
-    samples: Iterable[Sample], group: int, canvas: int = 256, limit: int | None = None, seed: int = 0, min_area: int = 12
+    samples: Iterable[Sample],
+    group: int,
+    canvas: int = 256,
+    limit: int | None = None,
+    seed: int = 0,
+    min_area: int = 12,
 ) -> Iterator[ObjectPack]:
     """Pack the objects of many planes, yielding one plane's at a time.
 
@@ -304,8 +309,13 @@ class CropSampler:
         on = [rand.chance(p, count)[:, None, None, None] for p in (c.intensity, c.invert, c.noise, c.blur, c.grey)]
         image = (image / 255).clamp(0, 1)
         image = torch.where(on[4], image.mean(dim=1, keepdim=True), image)
-        mixed = image[:, torch.randperm(3, generator=rand.generator).tolist()] * rand.uniform(0.6, 1, count, 3)[..., None, None]
-        image = torch.where(on[0] & colour[:, None, None, None] & (rand.chance(0.5, count))[:, None, None, None], mixed, image)
+        mixed = (
+            image[:, torch.randperm(3, generator=rand.generator).tolist()]
+            * rand.uniform(0.6, 1, count, 3)[..., None, None]
+        )
+        image = torch.where(
+            on[0] & colour[:, None, None, None] & (rand.chance(0.5, count))[:, None, None, None], mixed, image
+        )
         gamma = rand.uniform(-0.7, 0.7, count).exp()[:, None, None, None]
         line = torch.linspace(-1, 1, image.shape[-1], device=image.device)
         slope = rand.uniform(-0.35, 0.35, count, 2)

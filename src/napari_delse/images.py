@@ -155,8 +155,7 @@ class Plane:
         left, right = int(columns[0]), int(columns[-1]) + 1
         if fy == fx == 1:
             strip = _finite_float32(self.window(int(rows[0]), left, int(rows[-1]) + 1, right))
-            strip = strip[:, rows - rows[0]][:, :, columns - left]
-            return strip
+            return strip[:, rows - rows[0]][:, :, columns - left]
         # Block means over equal shares of the crop, so that the ends still map onto the crop's edges.
         y_edges = np.linspace(0, height, round(height / fy) + 1).round().astype(int)
         x_edges = np.linspace(0, width, round(width / fx) + 1).round().astype(int)

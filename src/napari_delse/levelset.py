@@ -122,7 +122,7 @@ def _diffusion_rate(slope: Tensor) -> Tensor:
     return torch.where(slope <= 1, inner, (safe - 1) / safe)
 
 
-def _regularise(padded: Tensor, phi_y: Tensor, phi_x: Tensor, laplacian: Tensor) -> Tensor:
+def _regularise(phi_y: Tensor, phi_x: Tensor, laplacian: Tensor) -> Tensor:
     # div(d grad phi) = div((d - 1) grad phi) + laplacian: the compact laplacian couples neighbouring
     # pixels, which wide central differences alone would leave to oscillate.
     slope = (phi_y.square() + phi_x.square() + 1e-12).sqrt()
@@ -151,7 +151,7 @@ def distance_regularisation(phi: Tensor) -> Tensor:
     padded = _pad(phi)
     phi_y, phi_x = _central(padded)
     phi_yy, phi_xx, _ = _second(padded)
-    return _regularise(padded, phi_y, phi_x, phi_yy + phi_xx)
+    return _regularise(phi_y, phi_x, phi_yy + phi_xx)
 
 
 def evolution_step(phi: Tensor, motion: Tensor, modulation: Tensor, config: EvolutionConfig) -> Tensor:
@@ -164,7 +164,7 @@ def evolution_step(phi: Tensor, motion: Tensor, modulation: Tensor, config: Evol
         squared = phi_y.square() + phi_x.square() + _TINY
         rate = rate + config.curvature * modulation * _bent(phi_y, phi_x, phi_yy, phi_xx, phi_yx) / squared
     if config.mu:
-        rate = rate + config.mu * _regularise(padded, phi_y, phi_x, phi_yy + phi_xx)
+        rate = rate + config.mu * _regularise(phi_y, phi_x, phi_yy + phi_xx)
     return phi + config.dt * rate
 
 

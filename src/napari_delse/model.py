@@ -13,8 +13,8 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from napari_delse.geometry import CropConfig
 from napari_delse.levelset import EvolutionConfig, evolve
+
+_Config = TypeVar("_Config")
 
 _UNIT = 128  # heads speak in 1/128 of the crop side, so that one net serves several input sizes
 
@@ -170,7 +172,9 @@ class Encoder(nn.Module):
             for i in range(depth):
                 # As in torchvision, a dilated stage's first block keeps the dilation of the stage before.
                 blocks.append(
-                    ResidualBlock(channels, width, arch.block, stride if i == 0 else 1, previous if i == 0 else dilation)
+                    ResidualBlock(
+                        channels, width, arch.block, stride if i == 0 else 1, previous if i == 0 else dilation
+                    )
                 )
                 channels = blocks[-1].outputs
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
@@ -304,7 +308,8 @@ class Delse(nn.Module):
         heads = [self.phi_head, *((self.motion_head, self.modulation_head) if self.config.evolves else ())]
         for head in heads:  # start near phi = 0, V = 0, m = 1/2: the evolution starts gentle
             last = head[-1]
-            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
             nn.init.normal_(last.weight, std=1e-2)
             nn.init.zeros_(last.bias)
 
@@ -368,7 +373,9 @@ class Delse(nn.Module):
 def _branch(arch: Architecture, outputs: int) -> nn.Sequential:
     """One prediction branch: phi_0, V or m."""
     first = _conv_bn_relu(arch.neck, arch.head) if arch.pool_first else PyramidPooling(arch.neck, arch.head)
-    return nn.Sequential(first, nn.Conv2d(arch.head, outputs, 3 if arch.pool_first else 1, padding=int(arch.pool_first)))
+    return nn.Sequential(
+        first, nn.Conv2d(arch.head, outputs, 3 if arch.pool_first else 1, padding=int(arch.pool_first))
+    )
 
 
 def click_map(points: Tensor, present: Tensor, size: int, sigma: float) -> Tensor:
@@ -459,27 +466,22 @@ def load_encoder_weights(model: Delse, state: Mapping[str, Tensor]) -> list[str]
     return sorted(set(state) - set(own))
 
 
-def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """A `ModelConfig` from plain data, refusing unknown keys by name."""
-    return dataclass_from_dict(ModelConfig, values)
-
-
-def dataclass_from_dict(cls: type[Any], values: Mapping[str, Any], where: str = "") -> Any:
-    """Build a config dataclass from plain data (JSON, TOML).
+def config_from_dict(cls: type[_Config], values: Mapping[str, Any], where: str = "") -> _Config:
+    """Build a config dataclass from plain data (JSON, TOML), nested configs included.
 
     Raises
     ------
     ValueError
         If a key is unknown; the message names it and the known ones.
     """
-    known = {f.name: f for f in fields(cls)}
-    for key in values:
-        if key not in known:
-            raise ValueError(f"unknown key {where + key!r}; {cls.__name__} knows {', '.join(known)}")
+    known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}
     for key, value in values.items():
-        default = known[key].default_factory
-        if isinstance(value, Mapping) and isinstance(default, type):
-            value = dataclass_from_dict(default, value, f"{where}{key}.")
-        built[key] = tuple(value) if isinstance(value, list) else value
+        if key not in known:
+            raise ValueError(f"unknown key {where + key!r}; {cls.__name__} knows {', '.join(known)}")
+        nested = known[key].default_factory
+        if isinstance(value, Mapping) and isinstance(nested, type) and is_dataclass(nested):
+            built[key] = config_from_dict(nested, value, f"{where}{key}.")
+        else:
+            built[key] = tuple(value) if isinstance(value, list) else value
     return cls(**built)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,9 @@ class Predictor:
         plane = Plane.of(image)
         drags = [tuple(c) for c in corrections] or [()] * len(prompts)
         if len(drags) != len(prompts):
-            raise ValueError(f"corrections of {len(drags)} objects do not fit {len(prompts)} prompts; give one list each")
+            raise ValueError(
+                f"corrections of {len(drags)} objects do not fit {len(prompts)} prompts; give one list each"
+            )
         size = batch_size or (4 if self.device.type == "cpu" else 32)
         for first in range(0, len(prompts), size):
             yield from self._segment_batch(plane, prompts[first : first + size], drags[first : first + size], None)
@@ -276,13 +279,18 @@ class Predictor:
             ([] if prompt.kind == "box" else list(prompt.points)) + [c.end for c in drags]
             for prompt, drags in zip(prompts, corrections, strict=True)
         ]
-        points, present = _padded([crop.to_network(np.reshape(s, (-1, 2))) for s, crop in zip(shown, crops, strict=True)])
+        points, present = _padded(
+            [crop.to_network(np.reshape(s, (-1, 2))) for s, crop in zip(shown, crops, strict=True)]
+        )
         size = self.config.crop.size
         return click_map(points, present, size, self.config.click_sigma * size)
 
     def _drags(self, corrections: Sequence[tuple[Correction, ...]], crops: Sequence[Crop]) -> Tensor:
         starts, ends = (
-            [crop.to_network(np.reshape([getattr(c, name) for c in drags], (-1, 2))) for drags, crop in zip(corrections, crops, strict=True)]
+            [
+                crop.to_network(np.reshape([getattr(c, name) for c in drags], (-1, 2)))
+                for drags, crop in zip(corrections, crops, strict=True)
+            ]
             for name in ("start", "end")
         )
         (start, present), (end, _) = _padded(starts), _padded(ends)
@@ -316,7 +324,9 @@ class Predictor:
         dragged = drags.flatten(1).any(dim=1)
         if dragged.any() and self.config.evolves:
             motion = self._model.edit(encoded, drags.to(self.device)).motion
-            fields = fields._replace(motion=torch.where(dragged.to(self.device)[:, None, None, None], motion, fields.motion))
+            fields = fields._replace(
+                motion=torch.where(dragged.to(self.device)[:, None, None, None], motion, fields.motion)
+            )
         states = self._model.evolve(fields, evolution)
         return LevelSetFields(*(f.cpu() for f in fields)), [s.cpu() for s in states]
 
@@ -362,7 +372,7 @@ def _for_inference(model: Delse) -> Delse:
 
 def _fold(parent: nn.Module) -> None:
     names: list[Any] = list(parent._modules)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in pairwise(names):
         conv, norm = parent._modules[first], parent._modules[second]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.out_channels == norm.num_features:
             parent._modules[first] = fuse_conv_bn_eval(conv, norm)

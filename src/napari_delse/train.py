@@ -23,6 +23,7 @@ from torch import Tensor
 from napari_delse import losses
 from napari_delse.checkpoint import save_model, write_json, write_tensors
 from napari_delse.crops import AugmentConfig, CropBatch, CropSampler, ObjectPack
+from napari_delse.levelset import signed_distance
 from napari_delse.model import Delse, Encoded, ModelConfig, click_map, drag_maps
 
 _CORRECTIONS = 3  # drags the simulated annotator makes at most
@@ -162,8 +163,6 @@ def simulate_drag(phi: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     size = mask.shape[-1]
     predicted, true = _boundary((phi > 0).float()), _boundary(mask)
     # Distance from each true boundary pixel, cut far out: farther than a quarter of the crop is all the same.
-    from napari_delse.levelset import signed_distance
-
     away = -signed_distance(true, size // 4)
     score = torch.where(predicted, away, torch.full_like(away, -1e6)).flatten(1)
     worst, index = score.max(dim=1)
@@ -377,9 +376,7 @@ def fit(
             row = {"step": run.step, "seconds": round(run.seconds, 1), "size": size, "lr": rate, **means}
             (log or _append_to(folder / "log.jsonl"))(row)
             remaining = run.seconds * (1 - run.fraction) / max(run.fraction, 1e-6)
-            yield TrainProgress(
-                run.step, run.fraction, means.pop("loss"), means, rate, run.seconds, remaining, folder
-            )
+            yield TrainProgress(run.step, run.fraction, means.pop("loss"), means, rate, run.seconds, remaining, folder)
             sums, counted, saved = {}, 0, time.monotonic()
 
 
@@ -423,7 +420,7 @@ def _to(pack: ObjectPack, device: torch.device) -> ObjectPack:
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Emulated bfloat16 is slower than float32, so ask for the instructions themselves.
     return device.type == "cpu" and bool(torch.backends.mkldnn.is_available()) and _cpu_has_bf16()
 
