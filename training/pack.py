@@ -54,7 +54,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2500)
     parser.add_argument("--canvas", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--list", action="store_true", help="write the names of the held-out images instead")
     args = parser.parse_args()
+    if args.list:
+        files = [n for n in args.sets if "block" not in SETS["sets"][n]]
+        held_out = {f"{n}/{s.name}": None for n in files for s in split(args.data / n, validation=True)}
+        args.out.write_text("\n".join(held_out) + "\n", encoding="utf-8")
+        return
     packs: list[ObjectPack] = []
     for number, name in enumerate([*args.sets, "synthetic"]):
         if name == "synthetic":
