@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.train import LossConfig, TrainConfig, fit, interactive_losses, simulate_drag, training_losses
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
+ROOT = Path(__file__).parents[1]
 CONFIG = TrainConfig(
     steps=6,
     batch_size=4,
@@ -156,3 +158,13 @@ def test_sets_count_by_the_power_of_their_size():
     assert share[0.0] == pytest.approx(0.5)
     assert share[0.5] == pytest.approx(10 / 12)
     assert share[1.0] == pytest.approx(100 / 104)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "training" / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_every_recipe_is_read(recipe, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "training")
+    from run import read_recipe
+
+    model_config, train_config = read_recipe(recipe)
+    assert model_config.architecture in ARCHITECTURES
+    assert train_config.steps > 0

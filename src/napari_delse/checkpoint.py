@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -120,7 +121,7 @@ def write_atomically(path: Path, write: Any) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(aside)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -175,6 +176,39 @@ def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, hal
     write_json(folder / "card.json", dict(card))
     write_json(folder / "config.json", {"format": _FORMAT, "model": asdict(model.config)})
     return folder
+
+
+def read_weights(source: str | Path) -> dict[str, Tensor]:
+    """Parameters from a file or an address, such as published ImageNet weights for an encoder.
+
+    Parameters
+    ----------
+    source : str or path
+        A ``.safetensors`` or PyTorch file, or an http(s) address of one; what is downloaded is kept in torch's cache.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be read there, or the file holds more than tensors.
+    """
+    try:
+        path = Path(source)
+        if str(source).startswith(("http://", "https://")):
+            path = Path(torch.hub.get_dir()) / "checkpoints" / str(source).rsplit("/", 1)[-1]
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(str(source), str(path))
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"no weights can be read from {source} ({first}); give a safetensors or PyTorch file"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{source} holds more than named tensors; save only the state dict")
+    return state
 
 
 def parameter_count(model: torch.nn.Module) -> int:

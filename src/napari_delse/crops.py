@@ -135,7 +135,8 @@ def _hull_points(mask: npt.NDArray[np.bool_], box: tuple[float, float, float, fl
     if len(points) > _HULL:
         points = points[np.linspace(0, len(points) - 1, _HULL).round().astype(int)]
     padded = np.concatenate([points, np.repeat(points[-1:], _HULL - len(points), axis=0)])
-    return padded + np.asarray((y0, x0))
+    padded += (y0, x0)
+    return padded
 
 
 def pack_objects(

@@ -239,7 +239,7 @@ class Predictor:
         with torch.inference_mode():
             states = self._model.evolve(fields, evolution)
         arrays = tuple(s[0, 0].numpy() for s in states)
-        mask = _to_mask(states[-1][0, 0], prediction.crop, prediction.plane_shape, self.config.threshold)
+        mask = mask_from_phi(states[-1][0, 0], prediction.crop, prediction.plane_shape, self.config.threshold)
         return replace(prediction, states=arrays, mask=mask)
 
     def _crop(self, prompt: ExtremePoints, corrections: Sequence[Correction]) -> Crop:
@@ -264,7 +264,7 @@ class Predictor:
         fields, states = self._infer(images, clicks, drags, evolution)
         predictions = []
         for i, (prompt, drag, crop) in enumerate(zip(prompts, corrections, crops, strict=True)):
-            mask = _to_mask(states[-1][i, 0], crop, plane.shape, self.config.threshold)
+            mask = mask_from_phi(states[-1][i, 0], crop, plane.shape, self.config.threshold)
             arrays = tuple(s[i, 0].numpy() for s in states)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
             predictions.append(
@@ -341,7 +341,7 @@ def _padded(points: Sequence[npt.NDArray[np.float64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(present)
 
 
-def _to_mask(phi: Tensor, crop: Crop, plane_shape: tuple[int, int], threshold: float) -> ObjectMask:
+def mask_from_phi(phi: Tensor, crop: Crop, plane_shape: tuple[int, int], threshold: float) -> ObjectMask:
     """phi sampled at the pixel centres of the crop, cut at the threshold."""
     sampled = F.interpolate(phi[None, None].float(), size=crop.shape, mode="bilinear", align_corners=False)[0, 0]
     return ObjectMask.from_crop((sampled > threshold).numpy(), crop, plane_shape)

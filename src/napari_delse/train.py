@@ -50,6 +50,7 @@ class LossConfig:
 class TrainConfig:
     """A training run."""
 
+    encoder_weights: str = ""  # file or address of ImageNet weights for the encoder; none without it
     steps: int = 20_000  # optimiser steps
     minutes: float | None = None  # if given, the schedule runs over this time instead of the steps
     batch_size: int = 16  # objects per step

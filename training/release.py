@@ -1,0 +1,133 @@
+"""Turn a finished run into a model that ships: threshold, validation scores, model card.
+
+    python training/release.py RUN_FOLDER DATA_FOLDER src/napari_delse/weights/default [--max-objects 150]
+
+The threshold is searched on training images only; the scores are of held-out images (training/validation.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_delse.checkpoint import load_model, parameter_count, save_model
+from napari_delse.data import Sample, object_ids
+from napari_delse.evaluation import EvaluateConfig, read_list, run, set_names
+from napari_delse.geometry import ExtremePoints
+from napari_delse.metrics import iou
+from napari_delse.predict import Predictor, mask_from_phi
+from pack import SETS, split
+
+LICENCES = {
+    "dsb2018": "CC0 1.0",
+    "usiigaci": "MIT",
+    "emps": "MIT",
+    "sunnybrook_lv": "CC0 1.0",
+    "coco128": "CC BY 4.0 (annotations)",
+    "nasa_superalloy": "MIT",
+    "nasa_ebc": "MIT",
+    "nasa_meltpool": "MIT",
+    "ads_sem": "MIT",
+    "usgra": "CC BY 4.0",
+    "wsu_chloroplast": "MIT",
+    "pfc_neuron": "CC0 1.0",
+    "fly_embryo": "CC BY 4.0",
+}
+
+
+def search_threshold(
+    predictor: Predictor, folders: Sequence[Path], count: int, seed: int
+) -> tuple[float, dict[str, float]]:
+    """The threshold on phi_T with the best mean IoU over some training objects of every set."""
+    rng = np.random.default_rng(seed)
+    thresholds = np.linspace(-2, 2, 17)
+    scores: list[list[float]] = []
+    for folder in folders:
+        samples = list(split(folder, validation=False))
+        chosen: list[tuple[Sample, int]] = []
+        for index in rng.permutation(len(samples))[: 4 * count]:
+            ids = object_ids(samples[index].labels, 12)
+            chosen += [(samples[index], int(i)) for i in rng.permutation(ids)[: max(1, count // 8)]]
+        for sample, label in chosen[:count]:
+            truth = sample.labels == label
+            found = predictor.segment(sample.image, ExtremePoints.from_mask(truth))
+            phi = torch.from_numpy(found.states[-1])
+            masks = [mask_from_phi(phi, found.crop, truth.shape, float(t)).to_plane(truth.shape) for t in thresholds]
+            scores.append([iou(mask, truth) for mask in masks])
+    means = np.mean(scores, axis=0)
+    best = float(thresholds[int(np.argmax(means))])
+    return best, {f"{t:g}": round(float(m), 4) for t, m in zip(thresholds, means, strict=True)}
+
+
+def validation_scores(predictor: Predictor, data: Path, max_objects: int, **changes: Any) -> dict[str, Any]:
+    """What `napari-delse evaluate --list training/validation.txt` reports."""
+    listed = Path(__file__).parent / "validation.txt"
+    names = sorted({line.split("/")[0] for line in listed.read_text(encoding="utf-8").split()})
+    folders = [data / name for name in names]
+    config = EvaluateConfig(max_objects=max_objects, **changes)
+    return run(predictor, folders, config, read_list(listed, set_names(folders)))
+
+
+def git_commit() -> str:
+    """The commit of this checkout."""
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    """Release a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--max-objects", type=int, default=150)
+    parser.add_argument(
+        "--command", default="python training/run.py training/recipes/default.toml pack.safetensors RUN"
+    )
+    parser.add_argument("--commit", help="commit that trained; the present one by default")
+    parser.add_argument("--note", default="")
+    args = parser.parse_args()
+    loaded = load_model(args.run)
+    names = [name for name, rule in SETS["sets"].items() if rule.get("ship")]
+    predictor = Predictor.load(args.run, device="cpu")
+    threshold, curve = search_threshold(predictor, [args.data / name for name in names], 30, 0)
+    loaded.model.config = replace(loaded.config, threshold=threshold)
+    card: dict[str, Any] = {
+        "name": args.out.name,
+        "licence": "BSD-3-Clause",
+        "task": "segmentation of one object in a 2D crop from four extreme points, a box, and drags",
+        "data": {**{name: LICENCES[name] for name in names}, "synthetic": "napari_delse.synthetic, own code"},
+        "held_out": "whole images, or patients, fields and series: training/sets.toml, training/validation.txt",
+        "command": args.command,
+        "commit": args.commit or git_commit(),
+        "parameters": parameter_count(loaded.model),
+        "threshold_search": {"data": "training images, 30 objects per set, seed 0", "miou": curve},
+        "hardware": f"{torch.get_num_threads()} CPU cores, torch {torch.__version__}",
+        "note": args.note,
+        "train": loaded.card.get("train", {}),
+        "steps": loaded.card.get("steps"),
+        "seconds": loaded.card.get("seconds"),
+    }
+    save_model(args.out, loaded.model, card, half=True)
+    predictor = Predictor.load(args.out, device="cpu")
+    card["validation"] = {
+        "objects_per_set_at_most": args.max_objects,
+        "extreme_points": validation_scores(predictor, args.data, args.max_objects),
+        "jitter_5_percent": validation_scores(predictor, args.data, args.max_objects, jitter=0.05),
+        "box": validation_scores(predictor, args.data, args.max_objects, prompts="box"),
+        "drags": validation_scores(predictor, args.data, args.max_objects, drags=3),
+        "clicks": validation_scores(predictor, args.data, args.max_objects, clicks=3),
+    }
+    save_model(args.out, loaded.model, card, half=True)
+    print(json.dumps(card["validation"]["extreme_points"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
