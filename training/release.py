@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_delse.checkpoint import load_model, parameter_count, save_model
+from napari_delse.checkpoint import load_model, parameter_count, save_model, write_atomically
 from napari_delse.data import Sample, object_ids
 from napari_delse.evaluation import EvaluateConfig, read_list, run, set_names
 from napari_delse.geometry import ExtremePoints
@@ -76,6 +76,62 @@ def validation_scores(predictor: Predictor, data: Path, max_objects: int, **chan
     return run(predictor, folders, config, read_list(listed, set_names(folders)))
 
 
+def _row(*cells: object) -> str:
+    texts = [f"{100 * c:.1f}" if isinstance(c, float) else str(c) for c in cells]
+    return "| " + " | ".join(texts) + " |"
+
+
+def readme(card: dict[str, Any]) -> str:
+    """The model card as a page for people."""
+    scores = card["validation"]
+    plain = scores["extreme_points"]
+    lines = [
+        f"# Model card: {card['name']}",
+        "",
+        f"{card['task'].capitalize()}. {card['parameters'] / 1e6:.2f} million parameters, float16 on disk. "
+        f"Licence: {card['licence']}. {card['note']}".strip(),
+        "",
+        "## Training",
+        "",
+        (
+            f"Command `{card['command']}` at commit `{card['commit'][:10]}`, seed {card['train'].get('seed')}: "
+            f"{card['steps']} steps in {card['seconds'] / 60:.0f} minutes on {card['hardware']}."
+        ),
+        "",
+        _row("data", "licence"),
+        _row("---", "---"),
+        *(_row(name, licence) for name, licence in card["data"].items()),
+        "",
+        f"Held out: {card['held_out']}.",
+        "",
+        "## Scores on held-out images",
+        "",
+        (
+            f"Per cent, means over objects, at most {scores['objects_per_set_at_most']} objects per set, in image "
+            "pixels; F is the boundary measure within 1 or 2 pixels. `training/release.py` wrote this page."
+        ),
+        "",
+        _row("four extreme points, set", "objects", "mIoU", "F 1 px", "F 2 px"),
+        _row("---", "---:", "---:", "---:", "---:"),
+        *(
+            _row(name, s["objects"], s["miou"], s["f_1px"], s["f_2px"])
+            for name, s in (*plain["by_set"].items(), ("**all objects**", plain))
+        ),
+        "",
+        _row("prompt", "mIoU", "F 1 px", "F 2 px"),
+        _row("---", "---:", "---:", "---:"),
+        _row("four extreme points", plain["miou"], plain["f_1px"], plain["f_2px"]),
+    ]
+    for title, key in (("the same with 5 % noise", "jitter_5_percent"), ("box only", "box")):
+        lines.append(_row(title, scores[key]["miou"], scores[key]["f_1px"], scores[key]["f_2px"]))
+    for title, key in (("drag", "drags"), ("further click", "clicks")):
+        for count, step in enumerate(scores[key]["steps"][1:], start=1):
+            lines.append(
+                _row(f"{count} simulated {title}{'s' * (count > 1)}", step["miou"], step["f_1px"], step["f_2px"])
+            )
+    return "\n".join(lines) + "\n"
+
+
 def git_commit() -> str:
     """The commit of this checkout."""
     return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -126,6 +182,7 @@ def main() -> None:
         "clicks": validation_scores(predictor, args.data, args.max_objects, clicks=3),
     }
     save_model(args.out, loaded.model, card, half=True)
+    write_atomically(args.out / "README.md", lambda aside: aside.write_text(readme(card), encoding="utf-8"))
     print(json.dumps(card["validation"]["extreme_points"], indent=1))
 
 

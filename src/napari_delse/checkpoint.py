@@ -199,8 +199,9 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(str(source), str(path))
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
