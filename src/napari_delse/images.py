@@ -15,6 +15,10 @@ import numpy.typing as npt
 from napari_delse.geometry import Crop
 
 Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+_STRIP = 2**22  # pixels of a large crop read at once
 
 
 class ArrayLike(Protocol):
@@ -67,6 +71,8 @@ class Plane:
         named = [*self.axes, *(() if self.channel_axis is None else (self.channel_axis,))]
         if any(not -ndim <= axis < ndim for axis in named) or len({a % ndim for a in named}) != len(named):
             raise ValueError(f"axes {self.axes} and channel axis {self.channel_axis} do not fit {ndim} axes")
+        if 0 in (self.data.shape[a] for a in named):
+            raise ValueError(f"a plane must hold at least one pixel, got shape {tuple(self.data.shape)}")
         axes = (self.axes[0] % ndim, self.axes[1] % ndim)
         rest = tuple(a for a in range(ndim) if a not in {n % ndim for n in named})
         index = tuple(int(i) for i in self.index) + (0,) * (len(rest) - len(self.index))
@@ -117,15 +123,21 @@ class Plane:
         key[self.axes[0]], key[self.axes[1]] = slice(y0, y1), slice(x0, x1)
         for axis, position in zip(self._rest, self.index, strict=True):
             key[axis] = position
-        kept = sorted(self.axes)
-        if self.channel_axis is not None:
-            first, last = min(self.channels), max(self.channels)
-            key[self.channel_axis] = slice(first, last + 1)
-            kept = sorted((*kept, self.channel_axis))
-        block = np.asarray(self.data[tuple(key)])
+        turned = self.axes[0] > self.axes[1]
         if self.channel_axis is None:
-            order = [kept.index(a) for a in self.axes]
-            return block.transpose(order)[None]
+            block = np.asarray(self.data[tuple(key)])
+            return (block.T if turned else block)[None]
+        first, last = min(self.channels), max(self.channels)
+        if last - first > 3:  # far apart: rather one read each than everything in between
+            parts = []
+            for channel in self.channels:
+                key[self.channel_axis] = channel
+                block = np.asarray(self.data[tuple(key)])
+                parts.append(block.T if turned else block)
+            return np.stack(parts)
+        key[self.channel_axis] = slice(first, last + 1)
+        kept = sorted((*self.axes, self.channel_axis))
+        block = np.asarray(self.data[tuple(key)])
         order = [kept.index(a) for a in (self.channel_axis, *self.axes)]
         return block.transpose(order)[[c - first for c in self.channels]]
 
@@ -133,7 +145,7 @@ class Plane:
         """The crop's pixels as finite float32, replicated beyond the border.
 
         A crop more than ``reduce`` times finer than the network's input is averaged over whole blocks while
-        it is read, so that memory stays bounded by the network's input and one strip of rows.
+        it is read strip by strip, so that memory does not grow with the crop.
 
         Parameters
         ----------
@@ -146,42 +158,85 @@ class Plane:
         -------
         float32 array, shape (C, h, w)
             The whole crop, about ``crop.shape``, divided by an integer factor per axis if it is larger than
-            ``reduce * crop.size``. NaN and infinities are replaced by the median of the finite pixels.
+            ``reduce * crop.size``. NaN and infinities take no part in averages, and where nothing else is they
+            are replaced by the median.
         """
-        (height, width), (plane_h, plane_w) = crop.shape, self.shape
-        rows = np.clip(np.arange(crop.y0, crop.y1), 0, plane_h - 1)
-        columns = np.clip(np.arange(crop.x0, crop.x1), 0, plane_w - 1)
-        fy, fx = max(1, height // (reduce * crop.size)), max(1, width // (reduce * crop.size))
-        left, right = int(columns[0]), int(columns[-1]) + 1
+        fy, fx = (max(1, side // (reduce * crop.size)) for side in crop.shape)
         if fy == fx == 1:
-            strip = _finite_float32(self.window(int(rows[0]), left, int(rows[-1]) + 1, right))
-            return strip[:, rows - rows[0]][:, :, columns - left]
-        # Block means over equal shares of the crop, so that the ends still map onto the crop's edges.
-        y_edges = np.linspace(0, height, round(height / fy) + 1).round().astype(int)
-        x_edges = np.linspace(0, width, round(width / fx) + 1).round().astype(int)
-        strips = []
-        for low, high in zip(y_edges[:-1:16], [*y_edges[16::16], y_edges[-1]], strict=False):
-            if high <= low:
-                continue
-            chosen = rows[low:high]
-            block = _finite_float32(self.window(int(chosen[0]), left, int(chosen[-1]) + 1, right))
-            block = block[:, chosen - chosen[0]][:, :, columns - left]
-            starts = y_edges[(y_edges >= low) & (y_edges < high)] - low
-            sums = np.add.reduceat(np.add.reduceat(block, starts, axis=1), x_edges[:-1], axis=2)
-            counts = np.diff([*starts, high - low])[:, None] * np.diff(x_edges)[None]
-            strips.append(sums / counts.astype(np.float32))
-        return np.concatenate(strips, axis=1)
+            rows, columns = (
+                np.clip(np.arange(start, stop), 0, side - 1)
+                for start, stop, side in ((crop.y0, crop.y1, self.shape[0]), (crop.x0, crop.x1, self.shape[1]))
+            )
+            pixels = self.window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+            values, bad = _float32(pixels)
+            return _fill(values, bad)[:, rows - rows[0]][:, :, columns - columns[0]]
+        return self._read_reduced(_edges(crop.y0, crop.y1, fy), _edges(crop.x0, crop.x1, fx))
+
+    def _read_reduced(self, y_edges: IntArray, x_edges: IntArray) -> Float32Array:
+        """Means over the blocks between the edges, of finite pixels only."""
+        left, right = _span(x_edges, self.shape[1])
+        along_x = _block_weights(x_edges, left, right)
+        count = max(1, len(self.channels)) * (right - left) * int(np.diff(y_edges).max())
+        together = max(1, _STRIP // count)  # rows of blocks read at once
+        totals, weights = [], []
+        for first in range(0, len(y_edges) - 1, together):
+            edges = y_edges[first : first + together + 1]
+            top, bottom = _span(edges, self.shape[0])
+            along_y = _block_weights(edges, top, bottom)
+            values, bad = _float32(self.window(top, left, bottom, right))
+            totals.append(np.stack([along_y @ channel @ along_x.T for channel in values]))
+            weight = np.multiply.outer(np.diff(edges), np.diff(x_edges))[None]
+            if bad is not None:
+                weight = weight - np.stack([along_y @ channel @ along_x.T for channel in bad.astype(np.float32)])
+            weights.append(np.broadcast_to(weight, totals[-1].shape))
+        total, weight = np.concatenate(totals, axis=1), np.concatenate(weights, axis=1)
+        empty = weight < 0.5
+        return _fill((total / np.where(empty, 1, weight)).astype(np.float32), empty if empty.any() else None)
 
 
-def _finite_float32(block: npt.NDArray[Any]) -> Float32Array:
-    """A float32 copy in which NaN and infinities take the median of what is finite (0 if nothing is)."""
-    if not (np.issubdtype(block.dtype, np.number) or block.dtype == bool) or np.iscomplexobj(block):
-        raise ValueError(f"an image must be bool, integer or real, got dtype {block.dtype}")
-    if block.dtype == np.float64:
+def _edges(start: int, stop: int, factor: int) -> IntArray:
+    """Edges of equal shares of a range, so that the ends still map onto the crop's edges."""
+    count = round((stop - start) / factor)
+    return start + np.linspace(0, stop - start, count + 1).round().astype(np.int64)
+
+
+def _span(edges: IntArray, length: int) -> tuple[int, int]:
+    """The part of an axis that blocks need; at least the pixel at the nearer end."""
+    return min(max(int(edges[0]), 0), length - 1), max(min(int(edges[-1]), length), 1)
+
+
+def _block_weights(edges: IntArray, start: int, stop: int) -> Any:
+    """Sparse matrix (blocks, stop - start) of sums over blocks; positions beyond the ends repeat the end."""
+    from scipy.sparse import csr_matrix
+
+    inner = np.clip(edges, start, stop)
+    blocks = np.arange(len(edges) - 1)
+    rows = [np.repeat(blocks, np.diff(inner)), blocks, blocks]
+    columns = [np.arange(inner[0], inner[-1]) - start, np.zeros_like(blocks), np.full_like(blocks, stop - start - 1)]
+    repeated = [np.diff(np.minimum(edges, start)), np.diff(np.maximum(edges, stop))]
+    counts = np.concatenate([np.ones(len(rows[0])), *repeated])
+    return csr_matrix((counts, (np.concatenate(rows), np.concatenate(columns))), shape=(len(blocks), stop - start))
+
+
+def _float32(block: npt.NDArray[Any]) -> tuple[Float32Array, BoolArray | None]:
+    """A float32 copy with 0 for NaN and infinities, and where those are (None for nowhere)."""
+    if block.dtype.kind not in "biuf":
+        raise ValueError(f"an image must be bool, integer or real, got dtype {block.dtype}; convert it")
+    if block.dtype.kind == "f" and block.dtype.itemsize > 4:
         block = np.clip(block, -3e38, 3e38)  # keeps NaN; what float32 cannot hold is as good as infinite
     result = block.astype(np.float32)
-    bad = ~np.isfinite(result) | (np.abs(result) > 1e30)
-    if bad.any():
-        good = result[~bad]
-        result[bad] = np.median(good) if good.size else 0.0
-    return result
+    if block.dtype.kind != "f":
+        return result, None
+    bad = ~(np.abs(result) <= 1e30)
+    if not bad.any():
+        return result, None
+    result[bad] = 0
+    return result, bad
+
+
+def _fill(values: Float32Array, bad: BoolArray | None) -> Float32Array:
+    """The values with the median of the good ones in the bad places (0 if none is good)."""
+    if bad is not None:
+        good = values[~bad]
+        values[bad] = np.median(good) if good.size else 0.0
+    return values
