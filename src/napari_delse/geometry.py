@@ -72,7 +72,9 @@ class ExtremePoints:
     @classmethod
     def from_box(cls, box: Iterable[Sequence[float]] | FloatArray) -> ExtremePoints:
         """From two or more corners of a box, as napari's Shapes layer stores a rectangle."""
-        corners = np.asarray(_as_points(box))
+        corners = np.reshape(_as_points(box), (-1, 2))
+        if len(corners) < 2:
+            raise ValueError(f"a box needs corners at two or more different places, got {len(corners)}; draw it again")
         (y0, x0), (y1, x1) = corners.min(axis=0), corners.max(axis=0)
         return cls(((y0, x0), (y1, x1)), kind="box")
 
@@ -149,8 +151,10 @@ class CropConfig:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
             raise ValueError(f"size must be a positive multiple of 32 (the encoder's stride), got {self.size}")
-        if self.margin < 0 or self.min_margin < 1:
-            raise ValueError(f"margin must be >= 0 and min_margin >= 1, got {self.margin} and {self.min_margin}")
+        if not (0 <= self.margin < math.inf and 1 <= self.min_margin < math.inf):
+            raise ValueError(
+                f"margin must be >= 0, min_margin >= 1 and both finite, got {self.margin} and {self.min_margin}"
+            )
         if not 0 <= self.squareness <= 1:
             raise ValueError(f"squareness must lie in [0, 1], got {self.squareness}")
 
@@ -255,7 +259,7 @@ class ObjectMask:
         if len(rows) == 0:
             return cls(np.zeros((0, 0), dtype=bool), (0, 0))
         r0, r1, c0, c1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        tight = np.ascontiguousarray(inside[r0:r1, c0:c1])
+        tight = inside[r0:r1, c0:c1].copy()  # a view would keep the whole crop alive
         return cls(tight, (crop.y0 + top + r0, crop.x0 + left + c0))
 
     @property
