@@ -20,14 +20,14 @@ ROOMS = (
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
-    {"actions", "evaluation", "session", "stacks"},
-    {"__main__", "_sample_data", "cli", "widgets"},
+    {"actions", "evaluation", "files", "finetune", "session", "stacks"},
+    {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}
 GUI_MODULES = {"widgets"}
 # `napari-delse demo --view` opens a viewer: an import inside that function, never at the top of the module.
-VIEWER_ON_DEMAND = {"cli"}
+VIEWER_ON_DEMAND = {"cli", "demo"}
 
 
 def sources() -> list[Path]:

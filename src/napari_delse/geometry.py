@@ -262,6 +262,13 @@ class ObjectMask:
         tight = inside[r0:r1, c0:c1].copy()  # a view would keep the whole crop alive
         return cls(tight, (crop.y0 + top + r0, crop.x0 + left + c0))
 
+    @classmethod
+    def from_plane(cls, mask: npt.ArrayLike) -> ObjectMask:
+        """The bounding box of a mask of a whole plane."""
+        array = np.asarray(mask, dtype=bool)
+        height, width = array.shape
+        return cls.from_crop(array, Crop(0, 0, height, width, 1), (height, width))
+
     @property
     def area(self) -> int:
         """Number of pixels."""

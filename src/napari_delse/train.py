@@ -66,6 +66,7 @@ class TrainConfig:
     interactive_from: float = 0.7  # fraction of the run from which corrections are trained; 1 for never
     interactive_share: float = 0.5  # of the steps from then on
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
+    freeze_norm: bool = False  # keep the batch norms' statistics: for fine-tuning on few images
     precision: Literal["auto", "bf16", "float32"] = "auto"
     save_minutes: float = 1.0  # time between checkpoints
     seed: int = 0
@@ -236,6 +237,10 @@ class _Run:
 
     def __init__(self, model: Delse, config: TrainConfig, device: torch.device) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if config.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.config = config
         self.optimizer = _optimizer(self.model, config)
