@@ -33,8 +33,8 @@ class EvolutionConfig:
     mu: float = 0.04  # weight of the distance regularisation
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.dt <= 0:
-            raise ValueError(f"steps must be >= 0 and dt > 0, got {self.steps} and {self.dt:g}")
+        if self.steps not in range(10**6) or self.dt <= 0:
+            raise ValueError(f"steps must be a whole number >= 0 and dt > 0, got {self.steps} and {self.dt:g}")
         if not 0 <= self.mu * self.dt < 0.25:
             raise ValueError(
                 f"mu*dt must lie in [0, 0.25) (explicit diffusion limit), got {self.mu * self.dt:g}; lower mu or dt"
@@ -198,10 +198,10 @@ def evolve(phi: Tensor, motion: Tensor, modulation: Tensor, config: EvolutionCon
     _require_field("phi", phi, 1)
     _require_field("motion", motion, 2)
     _require_field("modulation", modulation, 1)
-    if not phi.shape[2:] == motion.shape[2:] == modulation.shape[2:]:
+    if not phi.shape == modulation.shape == (motion.shape[0], 1, *motion.shape[2:]):
         raise ValueError(
             f"phi {tuple(phi.shape)}, motion {tuple(motion.shape)} and modulation {tuple(modulation.shape)} "
-            "must match in (H, W)"
+            "must match in (B, H, W)"
         )
     exact = torch.float64 if phi.dtype == torch.float64 else torch.float32
     with torch.autocast(phi.device.type, enabled=False):
