@@ -73,10 +73,10 @@ def overlap_loss(phi: Tensor, mask: Tensor, weight: Tensor, scale: float) -> Ten
 
 def direction_loss(motion: Tensor, directions: Tensor, weight: Tensor) -> Tensor:
     """Ldirect: mean squared angle between V and the unit vectors towards the boundary, radian^2."""
-    length = motion.square().sum(dim=1, keepdim=True).add(1e-12).sqrt()
-    cosine = (motion * directions).sum(dim=1, keepdim=True) / length
-    sine = (motion[:, :1] * directions[:, 1:] - motion[:, 1:] * directions[:, :1]) / length
-    # atan2 rather than acos: its slope stays finite where V already points the right way.
-    angle = torch.atan2(sine.abs() + 1e-6, cosine)
+    cosine = (motion * directions).sum(dim=1, keepdim=True)
+    sine = motion[:, :1] * directions[:, 1:] - motion[:, 1:] * directions[:, :1]
+    # atan2 rather than acos: its slope stays finite where V already points the right way. A V of 0 has no
+    # direction; the offset (in pixels, as atan2 does not mind lengths) bounds the slope there by 1000.
+    angle = torch.atan2(sine.abs() + 1e-3, cosine)
     known = (directions.square().sum(dim=1, keepdim=True) > 0.25).to(weight)
     return weighted_mean(angle.square(), weight * known)
