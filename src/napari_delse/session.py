@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -51,13 +51,6 @@ class Request:
 
     number: int
     draft: Draft
-    start: Preview | None = field(default=None, repr=False)  # of the same clicks with fewer drags
-
-    @property
-    def new_corrections(self) -> tuple[Correction, ...]:
-        """The drags that `start` does not know yet."""
-        known = 0 if self.start is None else len(getattr(self.start, "corrections", ()))
-        return self.draft.corrections[known:]
 
 
 class AnnotationSession:
@@ -134,14 +127,15 @@ class AnnotationSession:
     # ---- the object in progress
 
     def add_click(self, plane: PlaneKey, point: Sequence[float]) -> None:
-        """One more boundary click.
+        """One more boundary click; it takes the place of a box.
 
         Raises
         ------
         ValueError
             If the object in progress lies in another plane.
         """
-        self.set_clicks(plane, (*self._draft.clicks, point))
+        clicks = () if self._draft.kind == "box" else self._draft.clicks
+        self.set_clicks(plane, (*clicks, point))
 
     def set_clicks(
         self, plane: PlaneKey, clicks: Iterable[Sequence[float]], kind: Literal["extreme", "box"] = "extreme"
@@ -205,13 +199,12 @@ class AnnotationSession:
         if self._draft.plane is None or self._draft.missing or self.preview is not None:
             return None
         self._asked += 1
-        start = None
-        for known in range(len(self._draft.corrections) - 1, -1, -1):
-            start = self._predictions.get(replace(self._draft, corrections=self._draft.corrections[:known]))
-            if start is not None:
-                break
-        self._waiting = Request(self._asked, self._draft, start)
+        self._waiting = Request(self._asked, self._draft)
         return self._waiting
+
+    def is_wanted(self, request: Request) -> bool:
+        """Whether the answer would still be taken; a worker may ask this from its thread."""
+        return self._waiting is request
 
     def receive(self, request: Request, prediction: Preview) -> bool:
         """Take an answer; False if it came too late and was dropped."""
@@ -309,9 +302,7 @@ class AnnotationSession:
         """Take the last action back; None if there is none."""
         if not self._done:
             return None
-        action = self._done.pop()
-        self._undone.append(action)
-        self._waiting = None
+        action = self._done[-1]
         if isinstance(action, EditDraft):
             self._draft = action.before
         elif isinstance(action, Commit):
@@ -321,22 +312,23 @@ class AnnotationSession:
         else:
             action.pixels.undo(self.store)
             self.objects[action.object.label] = action.object
+        self._undone.append(self._done.pop())
+        self._waiting = None
         return action
 
     def redo(self) -> Action | None:
         """Do again what was undone last; None if there is nothing."""
         if not self._undone:
             return None
-        action = self._undone.pop()
-        self._apply(action)
-        return action
+        self._apply(self._undone[-1])
+        return self._undone.pop()
 
     def _do(self, action: Action) -> None:
-        self._undone.clear()
         self._apply(action)
+        self._undone.clear()
 
     def _apply(self, action: Action) -> None:
-        self._done.append(action)
+        """Carry an action out; if the labels cannot be written, nothing has happened."""
         if isinstance(action, EditDraft):
             self._draft = action.after
         elif isinstance(action, Commit):
@@ -346,6 +338,7 @@ class AnnotationSession:
         else:
             action.pixels.do(self.store)
             del self.objects[action.object.label]
+        self._done.append(action)
         if not (self._waiting and self._waiting.draft == self._draft):
             self._waiting = None
 

@@ -1,0 +1,368 @@
+"""The layers made for an annotated image: clicks, drags, a preview, and labels that a session writes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.transforms import Affine
+
+from napari_delse.actions import Draft, PlaneKey
+from napari_delse.geometry import BoolArray, Correction, ObjectMask, Point
+from napari_delse.widgets._source import ImageSource, to_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+
+CLICKS, DRAGS, PREVIEW = "DELSE clicks", "DELSE drags", "DELSE preview"
+CLICK_COLOR, DRAG_COLOR, PREVIEW_COLOR = "#00e5ff", "#ff3dbb", "#ffd400"
+MINE = "napari-delse"  # key in a layer's metadata
+
+_LINE = 2.0  # width of lines and rims, screen pixels
+_MARKER = 9.0  # diameter of click markers, screen pixels
+_OVERLAY_PIXELS = 1_000_000  # of the preview: few enough to be shown at once
+_EDITS = ("added", "changed", "removed")
+
+
+def is_settled(event: Any) -> bool:
+    """Whether a data event tells of an edit that is over; napari also fires one before."""
+    return str(getattr(event.action, "value", event.action)) in _EDITS
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """The camera, which moved in napari 0.9."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera
+
+
+# ---------------------------------------------------------------- labels
+
+
+class LayerLabels:
+    """A napari Labels layer as a `session.LabelStore`, keeping napari's own undo in step."""
+
+    def __init__(self, layer: Labels) -> None:
+        self.layer = layer
+        self.is_writing = False  # the layer's paint events are ours
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the labels."""
+        return tuple(self.layer.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Integer type of the labels."""
+        return np.dtype(self.layer.data.dtype)
+
+    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """A window of a plane."""
+        return plane.flat(np.asarray(self.layer.data[plane.key(rows, columns)]))
+
+    def write(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
+    ) -> None:
+        """Write to the chosen pixels of a window, as one step of napari's undo."""
+        if not where.any():
+            return
+        if isinstance(values, np.ndarray):
+            full = np.zeros(where.shape, values.dtype)
+            full[where] = values
+            parts = [(where & (full == value), int(value)) for value in np.unique(values)]
+        else:
+            parts = [(where, int(values))]
+        self.is_writing = True
+        try:
+            with self.layer.block_history(), _writable(self.layer):
+                for number, (chosen, value) in enumerate(parts, 1):
+                    self._paint(plane, rows, columns, chosen, value, refresh=number == len(parts))
+        finally:
+            self.is_writing = False
+
+    def _paint(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, value: int, *, refresh: bool
+    ) -> None:
+        """One value: by napari's fast painting, else by its public one, else past its undo."""
+        key, layer = plane.key(rows, columns), self.layer
+        turned = where if plane.axes[0] < plane.axes[1] else where.T
+        try:
+            layer._paint_region_with_mask(key, turned, value, sorted(plane.axes), refresh=refresh)
+        except (AttributeError, TypeError):  # private: another version of napari may not have it
+            ys, xs = np.nonzero(where)
+            index = to_space(plane, np.stack([ys + rows.start, xs + columns.start], axis=1)).astype(np.intp)
+            try:
+                layer.data_setitem(tuple(index.T), value)
+            except (TypeError, ValueError, NotImplementedError, IndexError):  # dask and the like
+                block = np.array(layer.data[key])
+                plane.flat(block)[where] = value
+                layer.data[key] = block
+                layer.refresh()
+
+
+@contextmanager
+def _writable(layer: Labels) -> Iterator[None]:
+    """`preserve_labels` is the brush's; what to protect here is the session's business."""
+    if not layer.preserve_labels:
+        yield
+        return
+    layer.preserve_labels = False
+    try:
+        yield
+    finally:
+        layer.preserve_labels = True
+
+
+def largest_label(data: Any, is_stopped: Callable[[], bool] = lambda: False) -> int:
+    """The largest label of an array, read in pieces; whatever was found so far when it is stopped."""
+    row = max(1, math.prod(data.shape[1:]))
+    step = max(1, 8_000_000 // row)
+    largest = 0
+    for start in range(0, data.shape[0], step):
+        if is_stopped():
+            break
+        piece = np.asarray(data[start : start + step])
+        largest = max(largest, int(piece.max(initial=0)))
+    return largest
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def outline(mask: BoolArray, zoom: float) -> tuple[npt.NDArray[np.uint8], float]:
+    """A picture of a mask: 1 inside and 2 on a rim about two screen pixels wide.
+
+    Parameters
+    ----------
+    mask : bool array
+        Not empty.
+    zoom : float
+        Screen pixels per pixel of the mask.
+
+    Returns
+    -------
+    uint8 array, float
+        The picture, and how many mask pixels one of its pixels spans: less than one when zoomed in, so that
+        the rim stays thin, and more than one for a mask too large to be shown pixel by pixel.
+    """
+    room = math.sqrt(_OVERLAY_PIXELS / mask.size)
+    fine = int(min(16, zoom / _LINE, room))
+    coarse = math.ceil(max(1.0, 1 / room, 0.5 / zoom))
+    if coarse > 1:
+        picture, step = mask[::coarse, ::coarse], float(coarse)
+    elif fine > 1:
+        picture, step = mask.repeat(fine, axis=0).repeat(fine, axis=1), 1 / fine
+    else:
+        picture, step = mask, 1.0
+    thickness = max(1, round(_LINE / (zoom * step)))
+    core = np.pad(picture, thickness)
+    for _ in range(thickness):  # each time one row and column fewer on every side
+        core = core[1:-1, 1:-1] & core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
+    return picture.astype(np.uint8) + (picture & ~core), step
+
+
+def nearest_on(contours: Iterable[npt.NDArray[np.float64]], point: Point) -> tuple[Point, float] | None:
+    """The point of the contour lines that is nearest to a point, and its distance; None without contours."""
+    best: tuple[Point, float] | None = None
+    here = np.asarray(point)
+    for line in contours:
+        start, along = line[:-1], np.diff(line, axis=0)
+        length = np.maximum((along**2).sum(axis=1), 1e-12)
+        part = np.clip(((here - start) * along).sum(axis=1) / length, 0, 1)
+        foot = start + part[:, None] * along
+        distance = np.hypot(*(foot - here).T)
+        if len(foot) and (best is None or distance.min() < best[1]):
+            nearest = foot[int(distance.argmin())]
+            best = (float(nearest[0]), float(nearest[1])), float(distance.min())
+    return best
+
+
+class WorkLayers:
+    """The layers in which the person works on one image: clicks, drags and the preview.
+
+    Any of them may be deleted or renamed at any time; `make` brings back what is missing.
+    """
+
+    def __init__(self, viewer: ViewerModel, source: ImageSource) -> None:
+        self.viewer, self.source = viewer, source
+        self.clicks: Points | None = None
+        self.drags: Shapes | None = None
+        self.preview: Labels | None = None
+
+    def make(self) -> None:
+        """Add the layers that are missing."""
+        zoom, placement = self.zoom(), self.source.placement()
+        if self.preview is None:
+            self.preview = _preview_layer(self.source.ndim, placement)
+            self.viewer.add_layer(self.preview)
+        if self.drags is None:
+            self.drags = _drags_layer(self.source.ndim, placement, zoom)
+            self.viewer.add_layer(self.drags)
+        if self.clicks is None:
+            self.clicks = _clicks_layer(self.source.ndim, placement, zoom)
+            self.viewer.add_layer(self.clicks)
+
+    def forget(self, layer: Any) -> bool:
+        """A layer was removed from the viewer; True if it was one of these."""
+        for name in ("clicks", "drags", "preview"):
+            if getattr(self, name) is layer:
+                setattr(self, name, None)
+                return True
+        return False
+
+    def remove(self) -> None:
+        """Take the layers out of the viewer."""
+        for layer in (self.clicks, self.drags, self.preview):
+            if layer is not None and layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a person can click and see the answer."""
+        return None not in (self.clicks, self.drags, self.preview)
+
+    def move(self) -> None:
+        """Follow the image after its scale, place or rotation changed."""
+        for layer in (self.clicks, self.drags, self.preview):
+            if layer is not None:
+                place(layer, self.source)
+
+    def zoom(self, key: PlaneKey | None = None) -> float:
+        """Screen pixels per pixel of the labels."""
+        scale = self.source.placement()["scale"]
+        axes = key.axes if key is not None else (len(scale) - 2, len(scale) - 1)
+        return float(camera_of(self.viewer).zoom * math.sqrt(abs(scale[axes[0]] * scale[axes[1]]))) or 1.0
+
+    # ---- showing
+
+    def show_draft(self, draft: Draft, extra: tuple[Correction, ...] = ()) -> None:
+        """Show the clicks and drags of a draft, and perhaps a drag that is being made."""
+        if self.clicks is not None:
+            rows = np.empty((0, self.source.ndim)) if draft.plane is None else to_space(draft.plane, draft.clicks)
+            if not np.array_equal(rows, self.clicks.data):
+                with self.clicks.events.data.blocker():
+                    self.clicks.data = rows
+        if self.drags is None:
+            return
+        lines = []
+        if draft.plane is not None:
+            lines = [to_space(draft.plane, (c.start, c.end)) for c in (*draft.corrections, *extra)]
+        shown = self.drags.data
+        if len(shown) == len(lines) and all(
+            np.array_equal(a, b.astype(a.dtype)) for a, b in zip(shown, lines, strict=True)
+        ):
+            return
+        with self.drags.events.data.blocker():
+            self.drags.selected_data = set(range(self.drags.nshapes))
+            self.drags.remove_selected()
+            if lines:
+                width = _LINE / self.zoom(draft.plane)
+                self.drags.add(lines, shape_type="line", edge_width=width, edge_color=DRAG_COLOR)
+            self.drags.selected_data = set()
+
+    def show_preview(self, key: PlaneKey, mask: ObjectMask) -> None:
+        """Show a mask in the overlay."""
+        if self.preview is None:
+            return
+        if mask.area == 0:
+            self.hide_preview()
+            return
+        picture, step = outline(mask.mask, self.zoom(key))
+        others = [a for a in range(self.source.ndim) if a not in key.axes]
+        placement = self.source.placement()
+        corner = to_space(key, [np.add(mask.origin, (step - 1) / 2)])[0]
+        scale = placement["scale"].copy()
+        scale[list(key.axes)] *= step
+        self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
+        if not np.array_equal(scale, self.preview.scale):
+            self.preview.scale = scale
+        self.preview.translate = _physical(placement, corner)
+
+    def hide_preview(self) -> None:
+        """Show nothing in the overlay."""
+        if self.preview is not None and self.preview.data.size > 1:
+            self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
+
+    def rescale(self, key: PlaneKey | None) -> None:
+        """Keep lines and markers as wide on the screen as they were after a change of zoom."""
+        zoom = self.zoom(key)
+        if self.drags is not None:
+            with self.drags.events.data.blocker():
+                self.drags.current_edge_width = _LINE / zoom
+                if self.drags.nshapes:
+                    self.drags.edge_width = [_LINE / zoom] * self.drags.nshapes
+        if self.clicks is not None:
+            self.clicks.current_size = _MARKER / zoom
+            if len(self.clicks.data):
+                self.clicks.size = _MARKER / zoom
+
+
+def _physical(placement: dict[str, Any], point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Where a position of the labels' space lies before the layers' common affine."""
+    parts = {name: placement[name] for name in ("scale", "translate", "rotate", "shear") if name in placement}
+    return np.asarray(Affine(**parts)(point), float)
+
+
+def place(layer: Any, source: ImageSource) -> None:
+    """Put a layer where the image is."""
+    for name, value in source.placement().items():
+        setattr(layer, name, value)
+
+
+def new_labels(source: ImageSource) -> Labels:
+    """Empty labels for an image.
+
+    Raises
+    ------
+    ValueError
+        If the memory does not suffice.
+    """
+    try:
+        data = np.zeros(source.shape, np.uint16)
+    except MemoryError:
+        needed = 2 * math.prod(source.shape) / 2**30
+        raise ValueError(
+            f"labels for '{source.layer.name}' need {needed:.0f} GiB of memory; open labels that lie on disk "
+            "(zarr) and choose them instead"
+        ) from None
+    return Labels(data, name=f"{source.layer.name} objects", metadata={MINE: "labels"}, **source.placement())
+
+
+def _clicks_layer(ndim: int, placement: dict[str, Any], zoom: float) -> Points:
+    """Small rings that leave the boundary in sight."""
+    return Points(
+        ndim=ndim,
+        name=CLICKS,
+        size=_MARKER / zoom,
+        canvas_size_limits=(_MARKER, _MARKER + 1),
+        symbol="ring",
+        face_color=CLICK_COLOR,
+        border_width=0,
+        metadata={MINE: "clicks"},
+        **placement,
+    )
+
+
+def _drags_layer(ndim: int, placement: dict[str, Any], zoom: float) -> Shapes:
+    layer = Shapes(ndim=ndim, name=DRAGS, opacity=1.0, metadata={MINE: "drags"}, **placement)
+    layer.current_edge_color = DRAG_COLOR
+    layer.current_face_color = "transparent"
+    layer.current_edge_width = _LINE / zoom
+    return layer
+
+
+def _preview_layer(ndim: int, placement: dict[str, Any]) -> Labels:
+    red, green, blue = (int(PREVIEW_COLOR[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    colors = {None: "transparent", 0: "transparent", 1: (red, green, blue, 0.25), 2: (red, green, blue, 1.0)}
+    colormap = DirectLabelColormap(color_dict=colors)
+    data = np.zeros((1,) * ndim, np.uint8)
+    layer = Labels(data, name=PREVIEW, colormap=colormap, opacity=1.0, metadata={MINE: "preview"}, **placement)
+    layer.editable = False
+    return layer

@@ -1,0 +1,148 @@
+"""How the annotate widget looks: fields, buttons and the status line, without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+_STATUS = """
+QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
+QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
+QFrame#status QLabel { background: transparent; }
+QLabel#guide { font-size: 11pt; }
+QLabel#notice { font-weight: bold; }
+"""
+
+
+def choice(tip: str) -> QComboBox:
+    """A combo box that stays narrow however long its entries are."""
+    box = QComboBox()
+    box.setToolTip(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
+def fill(box: QComboBox, entries: Iterable[tuple[str, Any]], chosen: Any) -> None:
+    """Offer entries (text, value), one of them chosen, without telling anybody."""
+    blocked = box.blockSignals(True)
+    try:
+        box.clear()
+        for number, (text, value) in enumerate(entries):
+            box.addItem(text, value)
+            box.setItemData(number, text, Qt.ItemDataRole.ToolTipRole)
+            if value is chosen or (not hasattr(value, "events") and value == chosen):
+                box.setCurrentIndex(number)
+    finally:
+        box.blockSignals(blocked)
+
+
+def button(text: str, tip: str) -> QPushButton:
+    """A button that leaves the keyboard to the canvas."""
+    result = QPushButton(text)
+    result.setToolTip(tip)
+    result.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    return result
+
+
+class AnnotatePanel(QWidget):
+    """Status line, buttons and fields of the annotate widget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guide = QLabel(objectName="guide", wordWrap=True)
+        self.notice = QLabel(objectName="notice", wordWrap=True, visible=False)
+        self.accept_button = button(
+            "Accept", "Write the preview into the labels and go on with the next object (Enter or N)"
+        )
+        self.restart_button = button("Start over", "Forget the clicks and drags of this object (Esc)")
+        self.undo_button = button("Undo", "Take the last click, drag or accepted object back (Ctrl+Z)")
+        self.redo_button = button("Redo", "Do again what was undone (Ctrl+Shift+Z)")
+        self.image_box = choice("The image whose objects are outlined")
+        self.channel_box = choice("An axis that holds channels, if the image has one")
+        self.channels_edit = QLineEdit(placeholderText="first three, such as 0,1,2")
+        self.channels_edit.setToolTip("Up to three channels to look at, counted from 0 and separated by commas")
+        self.labels_box = choice("The labels layer that accepted objects are written to")
+        self.model_box = choice("The model that outlines the objects")
+        self.device_box = choice("Where the model runs; automatic takes a GPU if there is one")
+        self.protect_box = QCheckBox("Protect existing labels", checked=True)
+        self.protect_box.setToolTip("Accepted objects leave pixels alone that have a label already")
+        self.count = QLabel(wordWrap=True)
+        self.keys = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self.setStyleSheet(_STATUS)
+        self.status = QFrame(objectName="status")
+        lines = QVBoxLayout(self.status)
+        lines.setContentsMargins(10, 8, 8, 8)
+        lines.addWidget(self.notice)
+        lines.addWidget(self.guide)
+        lines.addStretch()
+        self.status.setMinimumHeight(104)  # room for the longest text, so that nothing below jumps
+
+        buttons = QGridLayout()
+        self.accept_button.setMinimumHeight(32)
+        buttons.addWidget(self.accept_button, 0, 0, 1, 2)
+        buttons.addWidget(self.restart_button, 0, 2)
+        buttons.addWidget(self.undo_button, 1, 0, 1, 1)
+        buttons.addWidget(self.redo_button, 1, 1, 1, 1)
+        for column in range(3):
+            buttons.setColumnStretch(column, 1)
+
+        self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        for text, field in (
+            ("Image", self.image_box),
+            ("Channel axis", self.channel_box),
+            ("Channels", self.channels_edit),
+            ("Labels", self.labels_box),
+            ("Model", self.model_box),
+            ("Device", self.device_box),
+        ):
+            self.form.addRow(text, field)
+        self.form.addRow(self.protect_box)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 8, 10, 8)
+        layout.setSpacing(10)
+        layout.addWidget(self.status)
+        layout.addLayout(buttons)
+        layout.addWidget(self.count)
+        layout.addLayout(self.form)
+        layout.addWidget(self.keys)
+        layout.addStretch()
+        self.setMinimumWidth(270)
+
+    def show_row(self, field: QWidget, *, visible: bool) -> None:
+        """Show or hide a field with its name."""
+        field.setVisible(visible)
+        if (name := self.form.labelForField(field)) is not None:
+            name.setVisible(visible)
+
+    def show_status(self, guide: str, notice: str = "", *, trouble: bool = False) -> None:
+        """What to do next, and above it what just went wrong."""
+        self.guide.setText(guide)
+        self.notice.setText(notice)
+        self.notice.setVisible(bool(notice))
+        if self.status.property("trouble") != trouble:
+            self.status.setProperty("trouble", trouble)
+            self.status.style().unpolish(self.status)
+            self.status.style().polish(self.status)

@@ -1,0 +1,759 @@
+"""The dock widget "Annotate (DELSE)": four clicks, a preview, one key to accept it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import QEvent, QTimer
+
+from napari_delse.actions import Commit, Delete, Draft, PlaneKey
+from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.session import AnnotationSession, Request
+from napari_delse.widgets import _guide as guide
+from napari_delse.widgets._layers import (
+    MINE,
+    LayerLabels,
+    WorkLayers,
+    camera_of,
+    is_settled,
+    largest_label,
+    nearest_on,
+    new_labels,
+    place,
+)
+from napari_delse.widgets._panel import AnnotatePanel, fill
+from napari_delse.widgets._run import Runner
+from napari_delse.widgets._source import ImageSource, to_plane, to_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import napari.viewer
+    import numpy.typing as npt
+
+    from napari_delse.images import Plane
+
+_GRAB = 8.0  # how near to the outline a pull must begin, screen pixels
+_REACH = 24.0  # how near to it a drawn line must begin, screen pixels
+_STILL = 5.0  # a shorter pull is a click, as napari has it; screen pixels
+_SMALL = 4_000_000  # labels that are searched for the largest one at once
+
+
+Followed = list[tuple[Any, Callable[..., Any]]]  # events and what is called on them
+
+
+class PredictorLike(Protocol):
+    """What the widget needs of a `predict.Predictor`."""
+
+    def segment(self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = ()) -> Any:
+        """Segment one object."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """A prediction with all that is shown of it, made in the worker."""
+
+    prediction: Any
+    mask: ObjectMask
+    confidence: float
+    contours: list[npt.NDArray[np.float64]]
+
+
+def load_predictor(model: str, device: str) -> PredictorLike:
+    """The real predictor, ready to answer fast; imports torch."""
+    from napari_delse.predict import Predictor
+
+    predictor = Predictor.load(model, device=device)
+    predictor.warm_up()
+    return predictor
+
+
+def model_names() -> list[str]:
+    """Models to choose from; imports torch."""
+    from napari_delse.checkpoint import available_models
+
+    return list(available_models())
+
+
+class AnnotateWidget(AnnotatePanel):
+    """Outline objects with clicks and drags, and collect them in a Labels layer.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Where to work.
+    load : callable, optional
+        Makes the predictor from the names of a model and a device, in the worker.
+    names : callable, optional
+        Lists the models, in the worker.
+    """
+
+    def __init__(
+        self,
+        napari_viewer: napari.viewer.Viewer,
+        load: Callable[[str, str], PredictorLike] = load_predictor,
+        names: Callable[[], list[str]] = model_names,
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self._load, self._names = load, names
+        self._predictor: PredictorLike | None = None
+        self._loads = 0
+        self._source: ImageSource | None = None
+        self._layers: WorkLayers | None = None
+        self._labels: Labels | None = None
+        self._session: AnnotationSession | None = None
+        self._sessions: WeakKeyDictionary[Labels, AnnotationSession] = WeakKeyDictionary()
+        self._searched: set[AnnotationSession] = set()  # whose largest label is not known yet
+        self._shown: tuple[object, ...] = ()
+        self._notice, self._trouble = "", False
+        self._connected: Followed = []  # for as long as the widget lives
+        self._followed: Followed = []  # for as long as the image is chosen
+        self._bound: list[str] = []
+        self._docked = self._closed = False
+        self._runner, self._reader = Runner("napari-delse"), Runner("napari-delse-labels")
+        self.destroyed.connect(partial(_let_go, (self._runner, self._reader), (self._connected, self._followed)))
+        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in (("soon", 0), ("zoom", 80))}
+        self._timers["soon"].timeout.connect(self._refresh)
+        self._timers["zoom"].timeout.connect(self._on_zoomed)
+        self._connect()
+        self._runner.submit(self._names, self._on_models, self._say)
+        self._load_model()
+        self._refresh()
+        QTimer.singleShot(0, self._start)  # the window shows up first: new layers take napari a moment
+
+    # ---------------------------------------------------------------- set-up and end
+
+    def _connect(self) -> None:
+        fill(self.model_box, [("default", "default")], "default")
+        devices = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
+        fill(self.device_box, devices, "auto")
+        self.keys.setText(guide.keys_table())
+        self.accept_button.clicked.connect(lambda: self.accept())
+        self.restart_button.clicked.connect(lambda: self.start_over())
+        self.undo_button.clicked.connect(lambda: self.undo())
+        self.redo_button.clicked.connect(lambda: self.redo())
+        self.image_box.activated.connect(lambda _: self._choose_image(self.image_box.currentData()))
+        self.channel_box.activated.connect(lambda _: self._choose_image(self.image_box.currentData()))
+        self.channels_edit.editingFinished.connect(self._on_channels)
+        self.labels_box.activated.connect(lambda _: self._choose_labels(self.labels_box.currentData()))
+        self.model_box.activated.connect(lambda _: self._load_model())
+        self.device_box.activated.connect(lambda _: self._load_model())
+        self.protect_box.toggled.connect(self._on_protect)
+        layers, dims = self.viewer.layers, self.viewer.dims
+        for emitter, callback in (
+            (layers.events.inserted, self._on_inserted),
+            (layers.events.removed, self._on_removed),
+            (layers.selection.events.active, self._later),
+            (dims.events.ndisplay, self._later),
+            (camera_of(self.viewer).events.zoom, self._on_zoom),
+        ):
+            self._follow(self._connected, emitter, callback)
+        for layer in layers:
+            self._follow(self._connected, layer.events.name, self._on_renamed)
+        self._bind(self.viewer, "N", self.accept)
+        self._bind(self.viewer, "W", self.switch_tool)
+
+    @staticmethod
+    def _follow(kept: Followed, emitter: Any, callback: Callable[..., Any]) -> None:
+        emitter.connect(callback)
+        kept.append((emitter, callback))
+
+    def _bind(self, owner: Any, key: str, action: Callable[[], None]) -> None:
+        """Bind a key of the viewer unless somebody else has it, or of one of our own layers."""
+        try:
+            owner.bind_key(key, lambda _: action(), overwrite=owner is not self.viewer)
+        except ValueError:
+            return
+        if owner is self.viewer:
+            self._bound.append(key)
+
+    def _start(self) -> None:
+        if self._closed or self._source is not None:
+            return
+        self._fill_choices()
+        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        active = self.viewer.layers.selection.active
+        if images:
+            self._choose_image(active if isinstance(active, Image) else images[-1])
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self.shut_down()
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Stop working when closed as a window of its own."""
+        self.shut_down()
+        super().closeEvent(event)
+
+    def shut_down(self) -> None:
+        """Leave the viewer as if the widget had never been opened, but for the labels."""
+        if self._closed:
+            return
+        self._closed = True
+        _let_go((self._runner, self._reader), (self._connected,))
+        for key in self._bound:
+            with suppress(Exception):
+                self.viewer.bind_key(key, None)
+        with suppress(Exception):  # the viewer may be half gone
+            self._leave()
+
+    # ---------------------------------------------------------------- model
+
+    def _load_model(self) -> None:
+        self._predictor = None
+        self._loads += 1
+        for session in self._sessions.values():
+            session.forget_predictions()
+        load = partial(self._load, self.model_box.currentData(), self.device_box.currentData())
+        then, failed = partial(self._on_loaded, self._loads), partial(self._on_load_failed, self._loads)
+        self._runner.submit(load, then, failed)
+        self._later()
+
+    def _on_loaded(self, number: int, predictor: PredictorLike) -> None:
+        if number == self._loads:
+            self._predictor = predictor
+            self._say()
+            self._ask()
+
+    def _on_load_failed(self, number: int, error: Exception) -> None:
+        if number == self._loads:
+            self._say(error)
+
+    def _on_models(self, names: list[str]) -> None:
+        names = names or ["default"]
+        chosen = self.model_box.currentData()
+        fill(self.model_box, [(name, name) for name in names], chosen if chosen in names else names[0])
+
+    # ---------------------------------------------------------------- image and labels
+
+    def _choose_image(self, layer: Image | None) -> None:
+        """Work on this image from now on; None for none at all."""
+        try:
+            source = None if layer is None else ImageSource(layer, *self._chosen_channels(layer))
+        except ValueError as error:
+            self._say(error)
+            return
+        self._leave()
+        self._source = source
+        if source is not None:
+            self._layers = WorkLayers(self.viewer, source)
+            for name in ("scale", "translate", "rotate", "shear", "affine"):
+                self._follow(self._followed, getattr(source.layer.events, name), self._on_moved)
+            self._follow(self._followed, source.layer.events.data, self._on_image_data)
+            kept = [other for other in self._matching_labels() if other in self._sessions]
+            self._choose_labels(kept[-1] if kept else None)
+        self._fill_choices()
+        self._later()
+
+    def _chosen_channels(self, layer: Image) -> tuple[int | None, tuple[int, ...]]:
+        if layer is not self.image_box.currentData():
+            return None, ()
+        axis = self.channel_box.currentData()
+        text = self.channels_edit.text().replace(",", " ").split()
+        try:
+            return axis, tuple(int(word) for word in text) if axis is not None else ()
+        except ValueError:
+            raise ValueError(
+                "channels are numbers counted from 0, such as 0,2; correct them or leave them out"
+            ) from None
+
+    def _choose_labels(self, layer: Labels | None) -> None:
+        """Write to these labels from now on; None makes a new layer."""
+        if self._source is None or self._layers is None:
+            return
+        try:
+            if layer is None:
+                layer = new_labels(self._source)
+                self.viewer.add_layer(layer)
+                self._sessions[layer] = AnnotationSession(LayerLabels(layer))
+        except ValueError as error:
+            self._say(error)
+            return
+        if self._labels is not None:
+            with suppress(Exception):
+                self._labels.events.paint.disconnect(self._on_painted)
+        self._labels = layer
+        if layer not in self._sessions:
+            self._sessions[layer] = AnnotationSession(LayerLabels(layer))
+            self._search(self._sessions[layer], layer.data)
+        self._session = self._sessions[layer]
+        self._session.protect = self.protect_box.isChecked()
+        self._follow(self._followed, layer.events.paint, self._on_painted)
+        self._make_layers()
+        self._say()
+        self._fill_choices()
+        self._ask()
+
+    def _search(self, session: AnnotationSession, data: Any) -> None:
+        """Find the largest label that is there already: large or lazy arrays off the GUI thread."""
+        if isinstance(data, np.ndarray) and data.size <= _SMALL:
+            session.note_label(largest_label(data))
+            return
+        self._searched.add(session)
+
+        def found(largest: int) -> None:
+            session.note_label(largest)
+            self._searched.discard(session)
+            self._later()
+
+        job = partial(largest_label, data, lambda: self._reader.is_closed)
+        self._reader.submit(job, found, self._say)
+
+    def _make_layers(self) -> None:
+        """Bring the working layers (back) and make the clicks layer active."""
+        if self._layers is None or self._source is None:
+            return
+        had = self._layers.clicks, self._layers.drags
+        self._layers.make()
+        clicks, drags = self._layers.clicks, self._layers.drags
+        if clicks is not None and clicks is not had[0]:
+            self._follow(self._followed, clicks.events.data, self._on_clicks)
+            clicks.mouse_drag_callbacks.append(self._on_pull)
+            self._bind_layer(clicks)
+        if drags is not None and drags is not had[1]:
+            self._follow(self._followed, drags.events.data, self._on_drags)
+            self._bind_layer(drags)
+        self._take_clicks()
+
+    def _bind_layer(self, layer: Any) -> None:
+        for key, action in (
+            ("Enter", self.accept),
+            ("Escape", self.start_over),
+            ("Control-Z", self.undo),
+            ("Control-Shift-Z", self.redo),
+        ):
+            self._bind(layer, key, action)
+
+    def _take_clicks(self) -> None:
+        if self._layers is not None and self._layers.clicks is not None:
+            self.viewer.layers.selection.active = self._layers.clicks
+            self._layers.clicks.mode = "add"
+
+    def _leave(self) -> None:
+        """Stop working on the present image; its labels and its session stay."""
+        _unfollow(self._followed)
+        layers, labels, session = self._layers, self._labels, self._session
+        self._source = self._layers = self._labels = self._session = None
+        self._shown = ()
+        if layers is not None:
+            layers.remove()
+        unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
+        if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
+            self.viewer.layers.remove(labels)
+
+    def _matching_labels(self) -> list[Labels]:
+        if self._source is None:
+            return []
+        return [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels)
+            and layer.metadata.get(MINE) != "preview"
+            and not layer.multiscale
+            and tuple(layer.data.shape) == self._source.shape
+        ]
+
+    def _fill_choices(self) -> None:
+        chosen = None if self._source is None else self._source.layer
+        fill(self.image_box, [(x.name, x) for x in self.viewer.layers if isinstance(x, Image)], chosen)
+        fill(self.labels_box, [*((x.name, x) for x in self._matching_labels()), ("New layer", None)], self._labels)
+        channel = None if self._source is None else self._source.channel_axis
+        axes: list[tuple[str, int | None]] = [("None", None)]
+        if chosen is not None and not chosen.rgb and chosen.ndim > 2:
+            data = chosen.data[0] if chosen.multiscale else chosen.data
+            names = getattr(chosen, "axis_labels", None) or [""] * chosen.ndim
+            axes += [
+                (f"{names[a] or a} ({data.shape[a]} channels)", a) for a in range(chosen.ndim) if data.shape[a] < 64
+            ]
+        fill(self.channel_box, axes, channel)
+        self.show_row(self.channel_box, visible=len(axes) > 1)
+        self.show_row(self.channels_edit, visible=channel is not None)
+
+    # ---------------------------------------------------------------- what the viewer tells
+
+    def _on_inserted(self, event: Any) -> None:
+        self._follow(self._connected, event.value.events.name, self._on_renamed)
+        if isinstance(event.value, (Image, Labels)):
+            self._fill_choices()
+        if isinstance(event.value, Image) and self._source is None:
+            QTimer.singleShot(0, self._start)
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        if self._source is not None and layer is self._source.layer:
+            QTimer.singleShot(0, self._on_image_removed)
+        elif layer is self._labels:
+            self._sessions.pop(layer, None)
+            self._labels = self._session = None
+            if self._layers is not None:
+                self._layers.show_draft(Draft())
+                self._layers.hide_preview()
+            self._shown = ()
+        elif self._layers is not None:
+            was_clicks = layer is self._layers.clicks
+            if self._layers.forget(layer) and self._session is not None:
+                if was_clicks:
+                    self._session.clear()
+                self._shown = ()
+        self._fill_choices()
+        self._later()
+
+    def _on_image_removed(self) -> None:
+        if not self._closed:
+            self._choose_image(None)
+            self._start()
+
+    def _on_renamed(self) -> None:
+        self._fill_choices()
+        self._later()
+
+    def _on_moved(self) -> None:
+        """The image was scaled, moved or turned: everything on it goes along."""
+        if self._layers is not None and self._source is not None:
+            self._layers.move()
+            if self._labels is not None and self._labels.metadata.get(MINE):
+                place(self._labels, self._source)
+            self._shown = ()
+            self._later()
+
+    def _on_image_data(self) -> None:
+        if self._source is not None and self._labels is not None and self._session is not None:
+            self._session.forget_predictions()
+            if self._source.shape != tuple(self._labels.data.shape):
+                QTimer.singleShot(0, partial(self._choose_image, self._source.layer))
+            else:
+                self._ask()
+
+    def _on_painted(self) -> None:
+        """The brush was used, and not by us."""
+        if self._session is None or self._labels is None:
+            return
+        if not getattr(self._session.store, "is_writing", False):
+            self._session.note_label(self._labels.selected_label)
+
+    def _on_zoom(self) -> None:
+        self._timers["zoom"].start()
+
+    def _on_zoomed(self) -> None:
+        if self._layers is not None and self._session is not None:
+            self._layers.rescale(self._session.draft.plane)
+            self._shown = ()
+            self._refresh()
+
+    def _on_protect(self, checked: bool) -> None:
+        if self._session is not None:
+            self._session.protect = checked
+        self._say()
+
+    def _on_channels(self) -> None:
+        if self._source is not None:
+            with suppress(ValueError):
+                if self._chosen_channels(self._source.layer) == (self._source.channel_axis, self._source.channels):
+                    return
+            self._choose_image(self._source.layer)
+
+    def _on_clicks(self, event: Any) -> None:
+        """Points were added, moved or removed on the clicks layer."""
+        if self._layers is None or self._source is None or self._session is None or not is_settled(event):
+            self._later()
+            return
+        rows, session = np.asarray(event.source.data), self._session
+        self._notice, self._trouble = "", False
+        try:
+            known = len(session.draft.clicks)
+            if len(rows) > known:
+                for row in rows[known:]:
+                    key = self._source.shown_plane(self.viewer, row)
+                    session.add_click(key, to_plane(key, row))
+            else:
+                key = session.draft.plane or PlaneKey()
+                session.set_clicks(key, [to_plane(key, row) for row in rows])
+        except ValueError as error:
+            self._say(error)
+        self._ask()
+
+    def _on_drags(self, event: Any) -> None:
+        """Lines were drawn, moved or deleted on the drags layer, or a box was drawn there."""
+        if self._layers is None or self._session is None or self._source is None or not is_settled(event):
+            return
+        session, shapes, kinds = self._session, event.source.data, list(event.source.shape_type)
+        self._notice, self._trouble = "", False
+        try:
+            if "rectangle" in kinds and session.draft.is_empty:
+                key = self._source.shown_plane(self.viewer, shapes[kinds.index("rectangle")][0])
+                session.set_box(key, [to_plane(key, row) for row in shapes[kinds.index("rectangle")]])
+            elif any(kind not in ("line", "path") for kind in kinds):
+                raise ValueError(
+                    "a correction is a line from the outline to where it belongs; draw it with the line tool (L)"
+                )
+            else:
+                key = session.draft.plane or PlaneKey()
+                lines = [Correction(to_plane(key, s[0]), to_plane(key, s[-1])) for s in shapes]
+                known = {_single(c): c for c in session.draft.corrections}
+                session.set_corrections(known.get(_single(c)) or self._on_outline(c) for c in lines)
+        except ValueError as error:
+            self._say(error)
+        self._ask()
+
+    def _on_outline(self, drag: Correction) -> Correction:
+        """The drag with its start put onto the outline it corrects.
+
+        Raises
+        ------
+        ValueError
+            If it begins too far away.
+        """
+        found = self._nearest(drag.start)
+        if found is None:
+            return drag
+        start, distance = found
+        if distance > _REACH:
+            raise ValueError(f"that line begins {distance:.0f} screen pixels from the outline; begin it on the outline")
+        return Correction(start, drag.end)
+
+    def _nearest(self, point: tuple[float, float]) -> tuple[tuple[float, float], float] | None:
+        """The nearest point of the outline and its distance in screen pixels."""
+        preview = None if self._session is None else self._session.preview
+        if not isinstance(preview, Outlined) or self._layers is None or self._session is None:
+            return None
+        found = nearest_on(preview.contours, point)
+        return None if found is None else (found[0], found[1] * self._layers.zoom(self._session.draft.plane))
+
+    def _on_pull(self, layer: Any, event: Any) -> Iterator[None]:
+        """A press near the outline, followed by a movement, pulls it; a short one stays a click."""
+        session, layers, source = self._session, self._layers, self._source
+        if session is None or layers is None or source is None or event.button != 1 or str(layer.mode) != "add":
+            return
+        position = layer.world_to_data(event.position)
+        try:
+            key = source.shown_plane(self.viewer, position)
+        except ValueError:
+            return
+        found = self._nearest(to_plane(key, position)) if key == session.draft.plane else None
+        if found is None or found[1] > _GRAB:
+            return
+        start, pressed = found[0], np.asarray(event.pos)
+
+        def pull() -> Correction | None:
+            end = to_plane(key, layer.world_to_data(event.position))
+            far = np.hypot(*(np.asarray(event.pos) - pressed)) >= _STILL
+            return Correction(start, end) if far and end != start else None
+
+        yield
+        while event.type == "mouse_move":
+            event.handled = True  # the camera stays
+            layers.show_draft(session.draft, (drag,) if (drag := pull()) else ())
+            yield
+        if (drag := pull()) is not None and session is self._session and session.preview is not None:
+            session.add_correction(drag)
+            self._ask()
+
+    # ---------------------------------------------------------------- what the person wants
+
+    def accept(self) -> None:
+        """Write the preview into the labels and begin the next object."""
+        session = self._session
+        if session is None or self._labels is None:
+            self._later()
+            return
+        if session in self._searched:
+            self._say(ValueError("the labels are still being searched for the largest one; accept again in a moment"))
+            return
+        try:
+            made = session.commit()
+        except ValueError as error:
+            self._say(error)
+        except Exception as error:  # the array behind the layer may refuse for any reason of its own
+            self._say(ValueError(f"the labels could not be written: {error}"))
+        else:
+            self._labels.selected_label = made.label
+            self._say()
+            self._take_clicks()
+
+    def start_over(self) -> None:
+        """Forget the object in progress, and bring back layers that were deleted."""
+        if self._source is None:
+            self._start()
+        elif self._labels is None:
+            self._choose_labels(None)
+        else:
+            if self._session is not None:
+                self._session.clear()
+            self._make_layers()
+            self._say()
+            self._ask()
+
+    def undo(self) -> None:
+        """Take the last click, drag, accepted or deleted object back."""
+        self._step(AnnotationSession.undo)
+
+    def redo(self) -> None:
+        """Do again what was undone."""
+        self._step(AnnotationSession.redo)
+
+    def _step(self, step: Callable[[AnnotationSession], Any]) -> None:
+        if self._session is None:
+            return
+        try:
+            action = step(self._session)
+        except Exception as error:
+            self._say(ValueError(f"the labels could not be written: {error}"))
+            return
+        if action is not None:
+            plane = action.object.draft.plane if isinstance(action, (Commit, Delete)) else self._session.draft.plane
+            self._go_to(plane)
+        self._say()
+        self._ask()
+
+    def _go_to(self, plane: PlaneKey | None) -> None:
+        """Show the plane on which something changes."""
+        if plane is None or self._layers is None or self._layers.clicks is None or not plane.index:
+            return
+        world = self._layers.clicks.data_to_world(to_space(plane, [(0, 0)])[0])
+        offset = self.viewer.dims.ndim - len(world)
+        for axis, value in enumerate(world):
+            if axis not in plane.axes:
+                self.viewer.dims.set_point(axis + offset, value)
+
+    def switch_tool(self) -> None:
+        """Between clicking and drawing correction lines."""
+        if self._layers is None or self._layers.clicks is None or self._layers.drags is None:
+            return
+        if self.viewer.layers.selection.active is self._layers.clicks:
+            self.viewer.layers.selection.active = self._layers.drags
+            self._layers.drags.mode = "add_line"
+        else:
+            self._take_clicks()
+
+    # ---------------------------------------------------------------- prediction
+
+    def _ask(self) -> None:
+        """Have predicted what is missing, and show what is there as soon as napari is done with its event."""
+        self._later()
+        session, source, predictor = self._session, self._source, self._predictor
+        if session is None or source is None or predictor is None:
+            return
+        request = session.request()
+        if request is None or request.draft.plane is None:
+            return
+        try:
+            job = partial(_predict, predictor, source.plane(request.draft.plane), session, request)
+        except ValueError as error:
+            session.fail(request)
+            self._say(error)
+            return
+        then, failed = partial(self._on_answer, session, request), partial(self._on_failure, session, request)
+        self._runner.submit(job, then, failed)
+
+    def _on_answer(self, session: AnnotationSession, request: Request, answer: Outlined | None) -> None:
+        if answer is not None and session.receive(request, answer) and session is self._session:
+            self._refresh()
+
+    def _on_failure(self, session: AnnotationSession, request: Request, error: Exception) -> None:
+        if session.fail(request) and session is self._session:
+            self._say(error)
+
+    # ---------------------------------------------------------------- showing
+
+    def _say(self, error: BaseException | None = None) -> None:
+        """Show what went wrong until the next action, or that nothing does."""
+        self._notice, self._trouble = (guide.sentence(error), True) if error is not None else ("", False)
+        self._later()
+
+    def _later(self) -> None:
+        if not self._closed:
+            self._timers["soon"].start()
+
+    def _refresh(self) -> None:
+        """Bring layers, buttons and the status line in step with the session."""
+        if self._closed:
+            return
+        session, layers = self._session, self._layers
+        preview = None if session is None else session.preview
+        if session is not None and layers is not None:
+            layers.show_draft(session.draft)
+            state = (preview, session.draft.plane)
+            if state != self._shown:
+                self._shown = state
+                if preview is not None and session.draft.plane is not None:
+                    layers.show_preview(session.draft.plane, preview.mask)
+                else:
+                    layers.hide_preview()
+        self.accept_button.setEnabled(preview is not None and preview.mask.area > 0)
+        self.restart_button.setEnabled(self._source is not None)
+        self.undo_button.setEnabled(session is not None and session.can_undo)
+        self.redo_button.setEnabled(session is not None and session.can_redo)
+        made = 0 if session is None else len(session.objects)
+        self.count.setText("" if made == 0 else f"{made} object{'s' * (made > 1)} accepted")
+        self.count.setVisible(made > 0)
+        self.show_status(self._what_next(), self._notice, trouble=self._trouble)
+
+    def _what_next(self) -> str:
+        session, layers = self._session, self._layers
+        if self._source is None or layers is None:
+            return guide.NO_IMAGE
+        if session is None:
+            return "The labels layer was deleted: Start over makes a new one."
+        if not layers.is_complete:
+            return "A layer of this widget was deleted: Start over brings it back."
+        if self.viewer.dims.ndisplay != 2:
+            return "Objects are outlined in the 2D view: switch to it with Ctrl+Y."
+        preview = session.preview
+        active = self.viewer.layers.selection.active
+        if active is layers.drags and (preview is not None or session.draft.is_empty):
+            if preview is None:
+                return "Draw a box around an object with the rectangle tool (R), or press W to click."
+            return "Draw a line from the outline to where it belongs. Enter accepts, W goes back to clicking."
+        if active is not layers.clicks:
+            return f"Press W to go back to clicking (layer '{layers.clicks.name}')." if layers.clicks else ""
+        if session.draft.missing:
+            return guide.next_click(session.draft.missing)
+        if preview is not None:
+            return guide.preview(preview.mask.area, preview.confidence)
+        if self._predictor is None and not self._trouble:
+            return "The model is being loaded; the outline appears by itself."
+        if session.is_waiting:
+            return "Outlining the object ..."
+        return "There is no outline: click a further point of the boundary, or press Esc and start over."
+
+
+def _predict(predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request) -> Outlined | None:
+    """In the worker: the answer, or None if nobody waits for it any more."""
+    if not session.is_wanted(request):
+        return None
+    prediction = predictor.segment(plane, request.draft.prompt(), request.draft.corrections)
+    return Outlined(prediction, prediction.mask, float(prediction.confidence), prediction.contours())
+
+
+def _single(drag: Correction) -> tuple[float, ...]:
+    """A drag in the single precision in which napari keeps shapes."""
+    return tuple(float(np.float32(value)) for value in (*drag.start, *drag.end))
+
+
+def _unfollow(kept: Followed) -> None:
+    for emitter, callback in kept:
+        with suppress(Exception):  # the layer may be gone for good
+            emitter.disconnect(callback)
+    kept.clear()
+
+
+def _let_go(runners: Iterable[Runner], followed: Iterable[Followed]) -> None:
+    """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
+    for runner in runners:
+        runner.close()
+    for kept in followed:
+        _unfollow(kept)

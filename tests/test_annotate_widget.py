@@ -1,0 +1,815 @@
+"""The annotate widget in a real viewer, with a predictor that answers with the ellipse in the box of the clicks."""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from skimage.measure import find_contours
+
+pytest.importorskip("napari")
+pytest.importorskip("pytestqt")
+
+from napari.components import ViewerModel
+from napari.layers import Labels
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_delse.geometry import Crop, ObjectMask
+from napari_delse.widgets._layers import camera_of, largest_label, nearest_on, outline
+from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets.annotate import AnnotateWidget
+
+DIAMOND = [(20, 40), (40, 60), (60, 40), (40, 20)]
+
+
+@dataclass
+class Ellipse:
+    mask: ObjectMask
+    confidence: float
+    corrections: tuple
+
+    def contours(self):
+        (y, x), mask = self.mask.origin, np.pad(self.mask.mask, 1)
+        return [line + np.array([y - 1, x - 1]) for line in find_contours(mask.astype(float), 0.5)]
+
+
+class StubPredictor:
+    """Answers at once, or when `gate` is opened; notes the planes it was asked about."""
+
+    def __init__(self, error=None):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.planes, self.error = [], error
+
+    def segment(self, plane, prompt, corrections=()):
+        self.gate.wait(5)
+        self.planes.append(plane)
+        if self.error is not None:
+            raise self.error
+        y0, x0, y1, x1 = prompt.box
+        ys, xs = np.mgrid[: plane.shape[0], : plane.shape[1]]
+        grow = sum(c.end[0] - c.start[0] for c in corrections)
+        inside = ((ys - (y0 + y1) / 2) / max((y1 - y0) / 2 + grow, 0.5)) ** 2
+        inside = inside + ((xs - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)) ** 2 <= 1
+        mask = ObjectMask.from_crop(inside, Crop(0, 0, *plane.shape, 32), plane.shape)
+        return Ellipse(mask, 0.9, tuple(corrections))
+
+
+class Mouse:
+    """Presses, moves and releases on the canvas at positions of the world."""
+
+    def __init__(self, viewer, qtbot):
+        self.viewer, self.qtbot = viewer, qtbot
+        self.canvas = viewer.window._qt_viewer.canvas
+        self.native = self.canvas.native
+
+    def at(self, point):
+        y, x = point
+        node = self.canvas.view.scene
+        px, py = node.transform.map((x, y))[:2]
+        return QPoint(round(px), round(py))
+
+    def click(self, point):
+        self.qtbot.mouseClick(self.native, Qt.MouseButton.LeftButton, pos=self.at(point))
+
+    def drag(self, start, end, steps=5):
+        first, last = np.array(start, float), np.array(end, float)
+        points = [self.at(first + (last - first) * i / steps) for i in range(steps + 1)]
+        self.qtbot.mouseMove(self.native, points[0])
+        self.qtbot.mousePress(self.native, Qt.MouseButton.LeftButton, pos=points[0])
+        for point in points[1:]:
+            self.qtbot.wait(12)  # vispy drops movements in quicker succession
+            self.move_pressed(point)
+        self.qtbot.mouseRelease(self.native, Qt.MouseButton.LeftButton, pos=points[-1])
+
+    def move_pressed(self, point):
+        """qtbot.mouseMove cannot hold a button down."""
+        where = QPointF(point)
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            where,
+            QPointF(self.native.mapToGlobal(point)),
+            Qt.MouseButton.NoButton,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.sendEvent(self.native, event)
+
+    def key(self, key, modifier=Qt.KeyboardModifier.NoModifier):
+        self.qtbot.keyClick(self.native, key, modifier)
+
+
+@pytest.fixture
+def predictor():
+    return StubPredictor()
+
+
+@pytest.fixture
+def real_viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def viewer():
+    """The viewer without its window: enough for all but mouse, keys and endings, and ten times faster."""
+    return ViewerModel()
+
+
+@pytest.fixture
+def open_widget(qtbot, predictor, request):
+    """Opens the widget on the viewer of the test, and waits until it is ready."""
+    opened = []
+
+    def load_at_once(model, device):
+        return predictor
+
+    def open_it(load=load_at_once, ready=True):
+        window = "real_viewer" in request.fixturenames
+        viewer = request.getfixturevalue("real_viewer" if window else "viewer")
+        widget = AnnotateWidget(viewer, load=load, names=lambda: ["default", "mine"])
+        if window:
+            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
+        else:
+            qtbot.addWidget(widget)
+        opened.append(widget)
+        if ready:
+            qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
+            qtbot.waitUntil(lambda: widget._predictor is not None)
+        return widget
+
+    yield open_it
+    predictor.gate.set()
+    for widget in opened:
+        widget.shut_down()
+
+
+def click(widget, *points, index=()):
+    """Clicks as the Points layer records them."""
+    for point in points:
+        widget._layers.clicks.add((*index, *point))
+
+
+def wait_for_preview(qtbot, widget):
+    qtbot.waitUntil(lambda: widget._session.preview is not None and widget.accept_button.isEnabled())
+
+
+def shown_mask(widget, shape):
+    """The pixels under the preview overlay, in the world's coordinates."""
+    preview = widget._layers.preview
+    positions = np.argwhere(np.ones(shape))
+    inside = []
+    for position in positions:
+        value = preview.get_value(widget._layers.clicks.data_to_world(position), world=True)
+        inside.append(bool(value))
+    return np.array(inside).reshape(shape)
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_without_an_image_it_says_what_to_do(viewer, open_widget, qtbot):
+    widget = open_widget(ready=False)
+    assert "Open an image" in widget.guide.text()
+    viewer.add_image(np.zeros((64, 64)), name="later")
+    qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
+    assert "top-most" in widget.guide.text()
+
+
+def test_layers_lie_where_the_image_is(real_viewer, open_widget):
+    kwargs = {
+        "scale": (2, 0.5, 0.25),
+        "translate": (7, 5, -3),
+        "rotate": 30,
+        "units": ("um", "um", "um"),
+        "axis_labels": ("z", "y", "x"),
+    }
+    image = real_viewer.add_image(np.zeros((4, 64, 48)), **kwargs)
+    widget = open_widget()
+    for layer in (widget._layers.clicks, widget._layers.drags, widget._layers.preview, widget._labels):
+        np.testing.assert_allclose(layer.data_to_world((1, 10, 20)), image.data_to_world((1, 10, 20)))
+        assert layer.units == image.units
+        assert layer.axis_labels == image.axis_labels
+    assert widget._labels.data.shape == image.data.shape
+    assert real_viewer.layers.selection.active is widget._layers.clicks
+    assert widget._layers.clicks.mode == "add"
+
+
+def test_manifest_names_this_widget():
+    from pathlib import Path
+
+    import napari_delse
+
+    manifest = (Path(napari_delse.__file__).parent / "napari.yaml").read_text()
+    assert "napari_delse.widgets.annotate:AnnotateWidget" in manifest
+
+
+# ---------------------------------------------------------------- four clicks, one key
+
+
+def test_four_clicks_preview_and_accept(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    for number, point in enumerate(DIAMOND, 1):
+        assert f"{number} of 4" in widget.guide.text()
+        assert not widget._labels.data.any()
+        click(widget, point)
+        qtbot.wait(5)
+    wait_for_preview(qtbot, widget)
+    assert "Enter accepts" in widget.guide.text()
+    mask = widget._session.preview.mask.to_plane((80, 80))
+    assert not widget._labels.data.any()
+    np.testing.assert_array_equal(shown_mask(widget, (80, 80)), mask)
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data, mask)
+    qtbot.waitUntil(lambda: "1 of 4" in widget.guide.text())
+    assert len(widget._layers.clicks.data) == 0
+    assert not shown_mask(widget, (80, 80)).any()
+    assert widget.count.text() == "1 object accepted"
+    click(widget, *DIAMOND)
+    wait_for_preview(qtbot, widget)
+    widget.protect_box.setChecked(False)
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data, mask * 2)
+
+
+def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.window._qt_window.resize(1000, 700)
+    real_viewer.show()
+    qtbot.wait(50)
+    real_viewer.reset_view()
+    mouse = Mouse(real_viewer, qtbot)
+    for point in DIAMOND:
+        mouse.click(point)
+    np.testing.assert_allclose(widget._layers.clicks.data, DIAMOND, atol=0.3)
+    wait_for_preview(qtbot, widget)
+    mouse.drag((59.9, 40), (69.9, 40))  # the outline is pulled down ...
+    qtbot.waitUntil(lambda: len(widget._session.draft.corrections) == 1)
+    wait_for_preview(qtbot, widget)
+    assert widget._session.preview.mask.mask.shape[0] > 50
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 1)
+    center = camera_of(real_viewer).center
+    mouse.drag((30, 70), (30, 75))  # ... and elsewhere the camera moves
+    assert camera_of(real_viewer).center != center
+    assert len(widget._session.draft.corrections) == 1
+    mouse.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert not widget._session.draft.corrections
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
+    mouse.key(Qt.Key.Key_Return)
+    assert (widget._labels.data == 1).sum() == widget._session.objects[1].area > 0
+    mouse.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert not widget._labels.data.any()
+    assert len(widget._session.draft.clicks) == 4
+    qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 4)
+    mouse.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+    assert widget._labels.data.any()
+    click(widget, DIAMOND[0])
+    mouse.key(Qt.Key.Key_Escape)
+    assert widget._session.draft.is_empty
+
+
+# ---------------------------------------------------------------- corrections
+
+
+def outlined(widget, qtbot, points=DIAMOND, index=()):
+    click(widget, *points, index=index)
+    wait_for_preview(qtbot, widget)
+    return widget._session.preview.mask
+
+
+def test_a_line_on_the_drags_layer_corrects(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    before = outlined(widget, qtbot)
+    widget.switch_tool()
+    assert viewer.layers.selection.active is widget._layers.drags
+    widget._layers.drags.add_lines([[(60, 40), (66, 40)]])
+    qtbot.waitUntil(lambda: widget._session.draft.corrections and widget._session.preview is not None)
+    assert widget._session.preview.mask.area > before.area
+    drag = widget._session.draft.corrections[0]
+    assert drag.start == pytest.approx((60.5, 40), abs=0.5)  # put onto the outline
+    assert drag.start != (60, 40)
+    assert drag.end == (66, 40)
+    widget._layers.drags.selected_data = {0}
+    widget._layers.drags.remove_selected()
+    qtbot.waitUntil(lambda: not widget._session.draft.corrections and widget._session.preview is not None)
+    assert widget._session.preview.mask.area == before.area
+    widget.switch_tool()
+    assert viewer.layers.selection.active is widget._layers.clicks
+
+
+def test_a_line_far_from_the_outline_is_refused(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget._layers.drags.add_lines([[(5, 5), (9, 9)]])
+    qtbot.waitUntil(lambda: "from the outline" in widget.notice.text())
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
+    assert not widget._session.draft.corrections
+
+
+def test_a_rectangle_is_a_box_prompt(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    widget.switch_tool()
+    widget._layers.drags.add_rectangles([[(20, 20), (20, 60), (60, 60), (60, 20)]])
+    wait_for_preview(qtbot, widget)
+    assert widget._session.draft.kind == "box"
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
+
+
+def test_further_clicks_and_moved_clicks_outline_anew(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    before = outlined(widget, qtbot)
+    after = outlined(widget, qtbot, [(70, 40)])
+    assert len(widget._session.draft.clicks) == 5
+    assert after.area > before.area
+    widget._layers.clicks.selected_data = {4}
+    widget._layers.clicks.remove_selected()
+    qtbot.waitUntil(lambda: len(widget._session.draft.clicks) == 4)
+    assert widget._session.preview.mask.area == before.area  # known already
+    widget.undo()
+    widget.undo()
+    widget.undo()
+    assert len(widget._session.draft.clicks) == 3
+    qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 3)
+    widget.redo()
+    assert widget._session.preview.mask.area == before.area
+
+
+def test_late_answers_are_dropped(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    predictor.gate.clear()
+    click(widget, *DIAMOND)
+    qtbot.waitUntil(lambda: "Outlining" in widget.guide.text())
+    click(widget, (70, 40))
+    click(widget, (75, 40))
+    predictor.gate.set()
+    wait_for_preview(qtbot, widget)
+    assert widget._session.preview.mask.mask.shape[0] > 50
+    assert len(predictor.planes) == 2  # the one that ran and the newest; the one between was never begun
+
+
+# ---------------------------------------------------------------- all kinds of images
+
+
+@pytest.mark.parametrize("shape", [(3, 80, 80), (2, 3, 80, 80), (2, 2, 3, 80, 80)])
+def test_the_plane_shown_is_the_plane_labelled(viewer, open_widget, qtbot, predictor, shape):
+    viewer.add_image(np.zeros(shape, np.uint8))
+    widget = open_widget()
+    index = tuple(n - 1 for n in shape[:-2])
+    viewer.dims.current_step = (*index, 0, 0)
+    mask = outlined(widget, qtbot, index=index)
+    assert predictor.planes[-1].index == index
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data[index], mask.to_plane((80, 80)))
+    assert widget._labels.data.sum() == mask.area
+
+
+def test_rolled_dims_and_scale(real_viewer, open_widget, qtbot, predictor):
+    real_viewer.add_image(np.zeros((80, 90, 100), np.uint8), scale=(4, 1, 0.5))
+    widget = open_widget()
+    real_viewer.dims.order = (1, 0, 2)  # the plane of z and x at one y
+    real_viewer.dims.set_point(1, 33)
+    click(widget, *((z, 33, x) for z, x in DIAMOND))
+    wait_for_preview(qtbot, widget)
+    assert predictor.planes[-1].axes == (0, 2)
+    assert predictor.planes[-1].index == (33,)
+    mask = widget._session.preview.mask.to_plane((80, 100))
+    inside, outside = widget._layers.preview.get_value((40, 33, 40)), widget._layers.preview.get_value((3, 33, 3))
+    assert not outside
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data[:, 33], mask)
+    del inside
+
+
+def test_a_click_on_another_plane_is_taken_back(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((3, 80, 80)))
+    widget = open_widget()
+    click(widget, DIAMOND[0], index=(0,))
+    click(widget, DIAMOND[1], index=(1,))
+    qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 1)
+    assert "another plane" in widget.notice.text()
+    click(widget, DIAMOND[1], index=(0,))
+    qtbot.waitUntil(lambda: not widget.notice.isVisibleTo(widget))
+
+
+def test_undo_of_an_accepted_object_shows_its_plane(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((3, 80, 80)), scale=(5, 1, 1), translate=(100, 0, 0))
+    widget = open_widget()
+    viewer.dims.current_step = (2, 0, 0)
+    outlined(widget, qtbot, index=(2,))
+    widget.accept()
+    viewer.dims.current_step = (0, 0, 0)
+    widget.undo()
+    assert viewer.dims.current_step[0] == 2
+
+
+def test_rgb(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((2, 80, 80, 3), np.uint8), rgb=True)
+    widget = open_widget()
+    outlined(widget, qtbot, index=(1,))
+    plane = predictor.planes[-1]
+    assert plane.rgb
+    assert plane.channel_axis == 3
+    assert plane.index == (1,)
+    assert not widget.channel_box.isVisibleTo(widget)
+    widget.accept()
+    assert widget._labels.data.shape == (2, 80, 80)
+
+
+def choose_channels(widget, axis, text=""):
+    box = widget.channel_box
+    box.setCurrentIndex(next(i for i in range(box.count()) if box.itemData(i) == axis))
+    widget.channels_edit.setText(text)
+    box.activated.emit(box.currentIndex())
+
+
+def test_channels_on_the_first_axis(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((4, 80, 80), np.uint8))
+    widget = open_widget()
+    choose_channels(widget, 0, "1, 3")
+    assert widget._labels.data.shape == (80, 80)
+    assert len([layer for layer in viewer.layers if isinstance(layer, Labels)]) == 2  # and the preview
+    viewer.dims.current_step = (2, 0, 0)
+    mask = outlined(widget, qtbot)
+    assert predictor.planes[-1].channels == (1, 3)
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data, mask.to_plane((80, 80)))
+
+
+def test_channels_in_the_middle(viewer, open_widget, qtbot, predictor):
+    image = viewer.add_image(np.zeros((2, 4, 80, 80), np.uint8), scale=(3, 2, 1, 1), translate=(0, 7, 0, 0))
+    widget = open_widget()
+    choose_channels(widget, 1)
+    assert widget._labels.data.shape == (2, 1, 80, 80)
+    for channel in range(4):  # one label plane lies under every channel
+        world = image.data_to_world((1, channel, 5, 6))
+        assert np.round(widget._labels.world_to_data(world)).tolist() == [1, 0, 5, 6]
+    viewer.dims.current_step = (1, 3, 0, 0)
+    mask = outlined(widget, qtbot, index=(1, 0.375))  # as a click on channel 3 lies
+    plane = predictor.planes[-1]
+    assert (plane.channel_axis, plane.channels, plane.index) == (1, (0, 1, 2), (1,))
+    widget.accept()
+    assert widget._labels.data[1].sum() == mask.area
+
+
+def test_wrong_channels_are_refused_in_one_sentence(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((4, 80, 80), np.uint8))
+    widget = open_widget()
+    choose_channels(widget, 0, "7")
+    qtbot.waitUntil(lambda: "channels 0 to 3" in widget.notice.text())
+
+
+def test_multiscale_and_dask(viewer, open_widget, qtbot, predictor):
+    da = pytest.importorskip("dask.array")
+    big = da.zeros((160, 160), chunks=40, dtype=np.uint8)
+    viewer.add_image([big, big[::2, ::2]], multiscale=True)
+    widget = open_widget()
+    mask = outlined(widget, qtbot)
+    assert predictor.planes[-1].data is big
+    widget.accept()
+    assert widget._labels.data.shape == (160, 160)
+    assert widget._labels.data.sum() == mask.area
+
+
+def test_three_dimensional_view_asks_for_two(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((3, 80, 80)))
+    widget = open_widget()
+    real_viewer.dims.ndisplay = 3
+    qtbot.waitUntil(lambda: "2D view" in widget.guide.text())
+    click(widget, DIAMOND[0], index=(0,))
+    qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 0)
+    assert "2D view" in widget.notice.text()
+
+
+# ---------------------------------------------------------------- labels that are there already
+
+
+def choose_labels(widget, layer):
+    box = widget.labels_box
+    box.setCurrentIndex(next(i for i in range(box.count()) if box.itemData(i) is layer))
+    box.activated.emit(box.currentIndex())
+
+
+def test_existing_labels_are_chosen_protected_and_continued(viewer, open_widget, qtbot):
+    data = np.zeros((80, 80), np.uint8)
+    data[:, :40] = 9
+    viewer.add_image(np.zeros((80, 80)))
+    labels = viewer.add_labels(data, name="mine")
+    viewer.add_labels(np.zeros((8, 8), np.uint8), name="of another shape")
+    widget = open_widget()
+    offered = [widget.labels_box.itemText(i) for i in range(widget.labels_box.count())]
+    assert offered == ["mine", "Image objects", "New layer"]
+    choose_labels(widget, labels)
+    labels.preserve_labels = True  # the brush's setting changes nothing
+    mask = outlined(widget, qtbot).to_plane((80, 80))
+    widget.accept()
+    np.testing.assert_array_equal(labels.data[:, :40], 9)
+    np.testing.assert_array_equal(labels.data[:, 40:] == 10, mask[:, 40:])
+    assert labels.preserve_labels
+    widget.undo()
+    assert set(np.unique(labels.data)) == {0, 9}
+    widget.protect_box.setChecked(False)
+    widget.accept()
+    np.testing.assert_array_equal(labels.data == 10, mask)
+    widget.undo()
+    np.testing.assert_array_equal(labels.data[:, :40], 9)
+    assert not labels.data[:, 40:].any()
+
+
+def test_full_dtype_is_told_in_one_sentence(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    labels = viewer.add_labels(np.full((80, 80), 255, np.uint8))
+    widget = open_widget()
+    choose_labels(widget, labels)
+    outlined(widget, qtbot)
+    widget.accept()
+    qtbot.waitUntil(lambda: "label 256 does not fit into uint8" in widget.notice.text().lower())
+
+
+def test_painting_is_respected(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    assert widget._labels.selected_label == 1  # the brush goes on with the new object
+    widget._labels.paint((40, 40), 7)
+    widget._labels.selected_label = 7
+    widget._labels.paint((41, 40), 7)
+    assert widget._session.next_label == 8
+    widget.undo()
+    assert set(np.unique(widget._labels.data)) == {0, 7}
+
+
+@pytest.mark.parametrize("kind", ["zarr", "dask", "memmap"])
+def test_labels_on_disk(viewer, open_widget, qtbot, tmp_path, kind):
+    if kind == "zarr":
+        data = pytest.importorskip("zarr").zeros(shape=(2, 80, 80), chunks=(1, 32, 32), dtype="uint16")
+    elif kind == "dask":
+        data = pytest.importorskip("dask.array").zeros((2, 80, 80), chunks=(1, 32, 32), dtype="uint16")
+    else:
+        data = np.memmap(tmp_path / "labels.dat", np.uint16, "w+", shape=(2, 80, 80))
+    viewer.add_image(np.zeros((2, 80, 80)))
+    labels = viewer.add_labels(data)
+    widget = open_widget()
+    choose_labels(widget, labels)
+    mask = outlined(widget, qtbot, index=(0,)).to_plane((80, 80))
+    qtbot.waitUntil(lambda: not widget._searched)
+    widget.accept()
+    np.testing.assert_array_equal(np.asarray(labels.data[0]), mask)
+    widget.undo()
+    assert not np.asarray(labels.data[0]).any()
+
+
+def test_read_only_labels_are_told_in_one_sentence(viewer, open_widget, qtbot):
+    data = np.zeros((80, 80), np.uint8)
+    data.flags.writeable = False
+    viewer.add_image(np.zeros((80, 80)))
+    labels = viewer.add_labels(data)
+    widget = open_widget()
+    choose_labels(widget, labels)
+    outlined(widget, qtbot)
+    widget.accept()
+    qtbot.waitUntil(lambda: "read-only" in widget.notice.text())
+    assert not widget._session.objects
+
+
+def test_writing_without_the_private_painting(viewer, open_widget, qtbot, monkeypatch):
+    monkeypatch.delattr(Labels, "_paint_region_with_mask")
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    mask = outlined(widget, qtbot).to_plane((80, 80))
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data, mask)
+    widget.undo()
+    assert not widget._labels.data.any()
+
+
+# ---------------------------------------------------------------- what people do to layers
+
+
+def test_renamed_layers_go_on_working(viewer, open_widget, qtbot):
+    image = viewer.add_image(np.zeros((80, 80)), name="before")
+    widget = open_widget()
+    for number, layer in enumerate(list(viewer.layers)):
+        layer.name = f"renamed {number}"
+    assert widget.image_box.currentText() == image.name == "renamed 0"
+    outlined(widget, qtbot)
+    widget.accept()
+    assert widget._labels.data.any()
+
+
+@pytest.mark.parametrize("name", ["clicks", "drags", "preview"])
+def test_deleted_working_layers_come_back(viewer, open_widget, qtbot, name):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    viewer.layers.remove(getattr(widget._layers, name))
+    qtbot.waitUntil(lambda: "Start over" in widget.guide.text())
+    widget.accept()
+    widget.start_over()
+    assert widget._layers.is_complete
+    mask = outlined(widget, qtbot).to_plane((80, 80))
+    widget.protect_box.setChecked(False)
+    widget.accept()
+    np.testing.assert_array_equal(widget._labels.data > 0, mask)
+
+
+def test_deleted_labels_come_back_empty(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    viewer.layers.remove(widget._labels)
+    qtbot.waitUntil(lambda: "Start over" in widget.guide.text())
+    for key in (widget.accept, widget.undo, widget.redo, widget.switch_tool):
+        key()
+    click(widget, DIAMOND[0])
+    widget.start_over()
+    assert not widget._labels.data.any()
+    outlined(widget, qtbot)
+    widget.accept()
+    assert widget._labels.data.max() == 1
+
+
+def test_deleted_image_while_predicting(viewer, open_widget, qtbot, predictor):
+    image = viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    predictor.gate.clear()
+    click(widget, *DIAMOND)
+    viewer.layers.remove(image)
+    predictor.gate.set()
+    qtbot.waitUntil(lambda: "Open an image" in widget.guide.text())
+    assert [layer.name for layer in viewer.layers] == []  # nothing was accepted, nothing is left behind
+    viewer.add_image(np.zeros((50, 50)))
+    qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
+    assert widget._labels.data.shape == (50, 50)
+
+
+def test_all_layers_cleared(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    real_viewer.layers.clear()
+    qtbot.waitUntil(lambda: "Open an image" in widget.guide.text())
+
+
+def test_work_on_an_image_is_kept_while_another_is_chosen(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)), name="first")
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    first = widget._labels
+    viewer.add_image(np.zeros((60, 60)), name="second")
+    box = widget.image_box
+    for name in ("second", "first"):
+        box.setCurrentIndex(box.findText(name))
+        box.activated.emit(box.currentIndex())
+    assert widget._labels is first
+    widget.undo()
+    assert not first.data.any()
+    assert "second objects" not in viewer.layers
+
+
+def test_moved_image_takes_its_layers_along(viewer, open_widget, qtbot):
+    image = viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    mask = outlined(widget, qtbot).to_plane((80, 80))
+    image.scale = (2, 2)
+    image.translate = (10, -5)
+    qtbot.wait(10)
+    np.testing.assert_array_equal(shown_mask(widget, (80, 80)), mask)
+    assert widget._labels.scale.tolist() == [2, 2]
+
+
+# ---------------------------------------------------------------- errors and endings
+
+
+def test_model_that_cannot_be_loaded(viewer, open_widget, qtbot, predictor):
+    def load(model, device):
+        if device != "cpu":
+            raise ValueError("no such device; choose the CPU")
+        return predictor
+
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget(load=load, ready=False)
+    qtbot.waitUntil(lambda: widget.notice.text() == "No such device; choose the CPU.")
+    qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
+    click(widget, *DIAMOND)
+    widget.device_box.setCurrentIndex(widget.device_box.findText("CPU"))
+    widget.device_box.activated.emit(0)
+    wait_for_preview(qtbot, widget)  # what was clicked meanwhile is outlined
+
+
+def test_prediction_that_fails_is_told_and_the_next_works(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    predictor.error = RuntimeError("out of memory\nlong trace")
+    click(widget, *DIAMOND)
+    qtbot.waitUntil(lambda: widget.notice.text() == "Out of memory.")
+    predictor.error = None
+    outlined(widget, qtbot, [(70, 40)])
+    assert widget.notice.text() == ""
+
+
+def test_empty_prediction_cannot_be_accepted(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    click(widget, (-60, -40), (-40, -20), (-20, -40), (-40, -60))
+    qtbot.waitUntil(lambda: widget._session.preview is not None and "No object" in widget.guide.text())
+    assert not widget.accept_button.isEnabled()
+    widget.accept()
+    assert not widget._session.objects
+
+
+def test_models_are_offered(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    qtbot.waitUntil(lambda: widget.model_box.count() == 2)
+    assert widget.model_box.currentText() == "default"
+
+
+def test_keys_of_others_are_left_alone(viewer, open_widget):
+    pressed = []
+    viewer.bind_key("N", lambda _: pressed.append("N"))
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    widget.shut_down()
+    assert "N" in {str(key) for key in viewer.keymap}
+    assert "W" not in {str(key) for key in viewer.keymap}
+
+
+def test_closed_dock_leaves_the_labels_only(real_viewer, open_widget, qtbot, predictor):
+    real_viewer.add_image(np.zeros((80, 80)), name="image")
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    predictor.gate.clear()
+    click(widget, *DIAMOND)
+    real_viewer.window.remove_dock_widget(widget)
+    predictor.gate.set()
+    qtbot.wait(50)
+    assert [layer.name for layer in real_viewer.layers] == ["image", "image objects"]
+    real_viewer.layers[1].selected_label = 3
+    real_viewer.add_image(np.zeros((8, 8)))
+
+
+def test_closed_viewer_while_predicting(real_viewer, open_widget, qtbot, predictor):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    predictor.gate.clear()
+    click(widget, *DIAMOND)
+    real_viewer.close()
+    predictor.gate.set()
+    qtbot.wait(50)
+
+
+# ---------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(5, 40.0), (60, 7.0), (60, 1.0), (60, 0.2), (3000, 0.3), (3000, 5.0)])
+def test_outline_is_thin_on_the_screen_and_bounded_in_size(size, zoom):
+    ys, xs = np.mgrid[:size, :size]
+    disk = np.hypot(ys - size / 2 + 0.5, xs - size / 2 + 0.5) <= size / 2
+    picture, step = outline(disk, zoom)
+    assert picture.size <= 1_100_000
+    np.testing.assert_allclose(np.array(picture.shape) * step, disk.shape, rtol=0.02, atol=step)
+    assert set(np.unique(picture)) <= {0, 1, 2}
+    np.testing.assert_allclose((picture > 0).sum() * step**2, disk.sum(), rtol=0.06)
+    middle = picture[picture.shape[0] // 2]
+    rim = np.argmin(middle == 2)  # how many rim pixels from the left
+    assert 0.9 <= rim * step * zoom <= max(8, step * zoom)
+
+
+def test_nearest_point_lies_between_the_vertices():
+    square = np.array([(0, 0), (0, 10), (10, 10), (10, 0), (0, 0)], float)
+    assert nearest_on([square], (4, 12)) == ((4.0, 10.0), 2.0)
+    assert nearest_on([], (0, 0)) is None
+
+
+def test_largest_label_is_found_piece_by_piece():
+    data = np.zeros((5, 4000, 4000), np.uint8)
+    data[4, 7, 7] = 200
+    assert largest_label(data) == 200
+    assert largest_label(data, lambda: True) == 0
+
+
+def test_source_refuses_what_it_cannot_label():
+    image = ImageSource(_image((3, 8, 8)))
+    with pytest.raises(ValueError, match="no channel axis 5"):
+        ImageSource(image.layer, 5)
+    with pytest.raises(ValueError, match="one to three of the 3 channels"):
+        ImageSource(image.layer, 0, (0, 9))
+
+
+def _image(shape):
+    from napari.layers import Image
+
+    return Image(np.zeros(shape))
