@@ -1,0 +1,410 @@
+"""The command ``napari-delse``. What costs time to import is imported by the commands that need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from napari_delse.stacks import LabelPlane
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="napari-delse",
+    help="Four clicks on an object's extreme points, one mask: deep level set evolution (DELSE).",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Command(TyperCommand):
+    """A command whose ``--json`` without a file means standard output."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parts: list[str] = []
+        for i, part in enumerate(args):
+            parts.append(part)
+            following = args[i + 1] if i + 1 < len(args) else "--"
+            if part == "--json" and following != "-" and following.startswith("-"):
+                parts.append("-")
+        return super().parse_args(ctx, parts)
+
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model, or its folder.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; '-' is standard output.")
+]
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; errors are one sentence on stderr and exit code 2.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Arguments; those of the process by default. With NAPARI_DELSE_DEBUG in the environment, errors keep their
+        traceback.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        sys.exit(_run(args))
+
+
+def _run(args: Sequence[str] | None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        code = app(args=args, prog_name="napari-delse", standalone_mode=False)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
+            return 130
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get("NAPARI_DELSE_DEBUG"):
+            raise
+        print(f"napari-delse: {sentence}", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a person needs to know about an error; None for those that are ours."""
+    if hasattr(error, "format_message"):  # click's, wherever typer keeps them
+        text = error.format_message() + " (see --help)"
+    elif isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, (ValueError, OSError, ImportError, RuntimeError, MemoryError)):
+        text = str(error) or type(error).__name__
+    else:
+        return None
+    return " ".join(text.split())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
+        print(f"napari-delse: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from napari_delse import __version__
+
+        print(f"napari-delse {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None and not version:
+        print(context.get_help())
+
+
+@app.command(cls=_Command)
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for label images and overlays.")] = Path(
+        "demo_output"
+    ),
+    view: Annotated[bool, typer.Option("--view", help="Open napari on the result.")] = False,
+    model: Model = "default",
+    device: Device = "auto",
+    json_out: Json = None,
+) -> None:
+    """Segment the bundled sample stack and a photograph from recorded clicks and one drag."""
+    from napari_delse.demo import HEADER, run_demo, show
+    from napari_delse.predict import Predictor
+
+    _check_json(json_out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder with --out")
+    predictor = Predictor.load(model, device)
+    results = list(run_demo(predictor, out))
+    summary = {
+        "model": predictor.name,
+        "device": str(predictor.device),
+        "images": [result.summary() for result in results],
+    }
+    table = _table(HEADER, [result.row() for result in results])
+    files = [f"wrote {path}" for result in results for path in (result.labels_path, result.overlay_path)]
+    _report(json_out, summary, [table, "", *files])
+    if view:
+        show(results)
+
+
+@app.command(cls=_Command)
+def segment(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="TIFF (also stacks), PNG, JPEG ...")],
+    prompts: Annotated[
+        Path,
+        typer.Option(
+            "--prompts",
+            "-p",
+            help="CSV that napari saved from a Points layer (every four rows one object), "
+            "or a table label,kind,axis-0,...,to-0,... with kind extreme, box or drag.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="TIFF for the labels; replaced if it exists.")],
+    channels: Annotated[
+        str | None, typer.Option("--channels", help="One to three channels to look at, such as 0 or 2,1.")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", help="Names of the image's axes, such as ZYX, TCYX or YXS (colours).")
+    ] = None,
+    overwrite_labels: Annotated[
+        bool, typer.Option("--overwrite-labels", help="Let later objects paint over earlier ones.")
+    ] = False,
+    model: Model = "default",
+    device: Device = "auto",
+    json_out: Json = None,
+) -> None:
+    """Segment objects of an image from recorded prompts.
+
+    Labels are unsigned integers of the smallest type that holds the largest label (uint8, uint16 or uint32).
+    """
+    from napari_delse.files import TIFF, label_dtype, open_image, write_labels
+    from napari_delse.prompts import read_prompts
+    from napari_delse.stacks import fit_prompts, label_planes
+
+    _check_json(json_out)
+    if out.suffix.lower() not in TIFF or out.is_dir():
+        raise ValueError(f"labels are written as TIFF, so --out must be a file such as labels.tif, got {out}")
+    if out.exists() and any(other.exists() and out.samefile(other) for other in (image, prompts)):
+        raise ValueError(f"--out {out} is what is read; give the labels a file of their own")
+    objects = read_prompts(prompts)
+    dtype = label_dtype(max(one.label for one in objects))
+    with open_image(image, axes) as opened:
+        fitted = fit_prompts(objects, opened, _channels(channels))
+        from napari_delse.checkpoint import write_atomically
+        from napari_delse.predict import Predictor
+
+        start = time.perf_counter()
+        predictor = Predictor.load(model, device)
+        done: list[Any] = []
+        planes = _collected(label_planes(predictor, opened, fitted, dtype, overwrite=overwrite_labels), done)
+        planes = _progress(planes, len(fitted), lambda _: (len(done), "objects"))
+        shape: list[int] = []
+        ome = out.name.lower().endswith((".ome.tif", ".ome.tiff"))
+        write_atomically(
+            out, lambda aside: shape.extend(write_labels(aside, (p.labels for p in planes), dtype, opened, ome=ome))
+        )
+        letters = opened.plane_axes + "YX"
+    seconds = time.perf_counter() - start
+    empty = [one for one in done if one.area == 0]
+    if empty:
+        named = ", ".join(str(one.label) + (f" in plane {one.index}" if one.index else "") for one in empty)
+        print(f"napari-delse: warning: nothing was painted for label {named}", file=sys.stderr)
+    mean = sum(one.milliseconds for one in done) / len(done)
+    summary = {
+        "image": str(image),
+        "out": str(out),
+        "model": predictor.name,
+        "device": str(predictor.device),
+        "axes": letters,
+        "shape": shape,
+        "dtype": str(dtype),
+        "objects": len(done),
+        "planes": len({one.index for one in done}),
+        "ms_per_object": mean,
+        "seconds": seconds,
+        "labels": [
+            {"label": one.label, "index": list(one.index), "area": one.area, "confidence": one.confidence}
+            for one in done
+        ],
+    }
+    text = f"{out}: {len(done)} objects in {summary['planes']} planes of {tuple(shape)} {dtype}, {mean:.0f} ms each"
+    _report(json_out, summary, [text])
+
+
+@app.command(cls=_Command)
+def evaluate(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Data sets with images/ and labels/ of the same names.")
+    ],
+    model: Model = "default",
+    prompts: Annotated[str, typer.Option("--prompts", help="extreme (four extreme points) or box.")] = "extreme",
+    jitter: Annotated[
+        float, typer.Option("--jitter", help="Uniform noise on the prompts, as a fraction of the box side: 0.05.")
+    ] = 0.0,
+    drags: Annotated[int, typer.Option("--drags", help="Simulated drags per object.")] = 0,
+    clicks: Annotated[int, typer.Option("--clicks", help="Simulated further boundary clicks, instead of drags.")] = 0,
+    max_objects: Annotated[
+        int | None, typer.Option("--max-objects", help="At most so many objects per folder, drawn with the seed.")
+    ] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="Text file with the images to take: one stem or folder/stem per line.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the noise and the draw.")] = 0,
+    device: Device = "auto",
+    json_out: Json = None,
+) -> None:
+    """Score a model on labelled images.
+
+    Labels are instance ids; 0 is background and 65535 is ignored. Stacks are taken plane by plane. Masks are
+    compared in image pixels: mean IoU, and boundary F (DAVIS) within 1 and 2 pixels.
+    """
+    from napari_delse.evaluation import EvaluateConfig, read_list, set_names, summarise
+    from napari_delse.evaluation import evaluate as score
+
+    _check_json(json_out)
+    config = EvaluateConfig(
+        prompts=prompts,  # type: ignore[arg-type] # which the config checks
+        jitter=jitter,
+        drags=drags,
+        clicks=clicks,
+        max_objects=max_objects,
+        seed=seed,
+    )
+    names = None if listed is None else read_list(listed, set_names(folders))
+    from napari_delse.predict import Predictor
+
+    predictor = Predictor.load(model, device)
+    scores = list(_progress(score(predictor, folders, config, names), None, lambda s: (s.done, f"of {s.total}")))
+    result = summarise(scores, predictor, config)
+    header = ("", "objects", "mIoU", "F 1 px", "F 2 px", "ms/object")
+
+    def row(name: str, part: dict[str, Any]) -> list[str]:
+        milliseconds = f"{part['ms_per_object']:.1f}" if "ms_per_object" in part else ""
+        shown = [f"{part[key]:.4f}" for key in ("miou", "f_1px", "f_2px")]
+        return [name, str(part.get("objects", "")), *shown, milliseconds]
+
+    rows = [row(name, part) for name, part in result["by_set"].items()] + [row("all", result)]
+    kind = "drags" if drags else "clicks"
+    rows += [row(f"all, {k} {kind}", step) for k, step in enumerate(result["steps"]) if k]
+    _report(json_out, result, [_table(header, rows)])
+
+
+@app.command(cls=_Command)
+def models(json_out: Json = None) -> None:
+    """List the models that can be named with --model."""
+    from napari_delse.checkpoint import available_models
+
+    _check_json(json_out)
+    found = [_describe(name, path) for name, path in available_models().items()]
+    rows = []
+    for one in found:
+        scores = one["validation"] or {}
+        shown = [f"{scores[key]:.4f}" if key in scores else "" for key in ("miou", "f_1px", "f_2px")]
+        counted = [f"{one['parameters'] / 1e6:.2f} M", f"{one['megabytes']:.1f} MB"] if one["parameters"] else ["", ""]
+        note = one["path"] + (f" (damaged: {one['problem']})" if one["problem"] else "")
+        rows.append([one["name"], one["architecture"] or "", str(one["size"] or ""), *counted, *shown, note])
+    header = ("name", "architecture", "size", "parameters", "file", "mIoU", "F 1 px", "F 2 px", "path")
+    _report(json_out, {"models": found}, [_table(header, rows) if rows else "no model is installed"])
+
+
+def _describe(name: str, path: Path) -> dict[str, Any]:
+    """One model from its files, without loading it."""
+    described: dict[str, Any] = dict.fromkeys(
+        ("name", "architecture", "size", "parameters", "megabytes", "licence", "validation", "path", "problem")
+    )
+    described.update(name=name, path=str(path))
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))["model"]
+        described.update(architecture=config["architecture"], size=config["crop"]["size"])
+        weights = path / "model.safetensors"
+        with weights.open("rb") as file:  # eight bytes tell the length of a header that names every tensor
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        described["parameters"] = sum(
+            _product(tensor["shape"])
+            for key, tensor in header.items()
+            if key != "__metadata__" and not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        )
+        described["megabytes"] = weights.stat().st_size / 1e6
+        card_file = path / "card.json"
+        card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
+        described["licence"] = card.get("licence")
+        scores = card.get("validation", {}).get("extreme_points", {})
+        kept = ("objects", "miou", "f_1px", "f_2px", "boundary_f", "ms_per_object")
+        described["validation"] = {key: scores[key] for key in kept if key in scores} or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        described["problem"] = _sentence(error) if isinstance(error, (OSError, ValueError)) else f"no {error}"
+    return described
+
+
+def _product(numbers: Iterable[int]) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result
+
+
+def _channels(text: str | None) -> tuple[int, ...]:
+    try:
+        return () if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--channels must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
+
+
+def _collected(planes: Iterable[LabelPlane], done: list[Any]) -> Iterator[LabelPlane]:
+    for plane in planes:
+        done.extend(plane.objects)
+        yield plane
+
+
+def _progress(steps: Iterable[T], total: int | None, describe: Callable[[T], tuple[int, str]]) -> Iterator[T]:
+    """Pass the steps on, with a line on stderr if a person looks at it."""
+    watched, start, shown = sys.stderr.isatty(), time.monotonic(), 0.0
+    for step in steps:
+        yield step
+        now = time.monotonic()
+        if watched and now - shown > 0.2:
+            count, text = describe(step)
+            of = f" of {total}" if total else ""
+            print(f"\r\x1b[K{count}{of} {text}, {now - start:.0f} s", end="", file=sys.stderr, flush=True)
+            shown = now
+    if watched and shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text: the first and the last to the left, numbers to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if _is_number_column(rows, i) else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _is_number_column(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return all(not row[column] or row[column][0].isdigit() for row in rows)
+
+
+def _check_json(out: str | None) -> None:
+    """Refuse an impossible file before the work and not after it."""
+    if out not in (None, "-"):
+        path = Path(out)
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not existing.is_dir():
+            raise ValueError(f"--json {out} cannot be written as a file; name a file such as result.json")
+
+
+def _report(json_out: str | None, content: dict[str, Any], lines: Sequence[str]) -> None:
+    """Text on stdout, unless the JSON goes there."""
+    if json_out == "-":
+        print(json.dumps(content, indent=1))
+        return
+    print("\n".join(lines))
+    if json_out is not None:
+        from napari_delse.checkpoint import write_json
+
+        write_json(Path(json_out), content)

@@ -1,0 +1,480 @@
+"""The command line, with a predictor that fills the ellipse in the box of the clicks."""
+
+import json
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import tifffile
+from skimage.draw import ellipse
+from skimage.measure import find_contours
+
+import napari_delse.predict
+from napari_delse import __version__, cli
+from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.images import Plane
+from napari_delse.prompts import ObjectPrompt, write_prompts
+
+
+class EllipsePredictor:
+    """Fills the ellipse through the box of all points it is shown."""
+
+    name = "ellipse"
+    device = "cpu"
+    seen: list  # the planes, prompts and drags of every call
+
+    def __init__(self):
+        self.seen = []
+
+    def segment(self, image, prompt, corrections=()):
+        plane = Plane.of(image)
+        self.seen.append((plane, prompt, tuple(corrections)))
+        y0, x0, y1, x1 = prompt.with_points(*(c.end for c in corrections)).box
+        mask = np.zeros(plane.shape, bool)
+        mask[ellipse((y0 + y1) / 2, (x0 + x1) / 2, (y1 - y0) / 2 + 0.6, (x1 - x0) / 2 + 0.6, plane.shape)] = True
+        ys, xs = np.nonzero(mask)
+        found = ObjectMask(np.zeros((0, 0), bool), (0, 0))
+        if len(ys):
+            window = mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+            found = ObjectMask(window, (int(ys.min()), int(xs.min())))
+        return SimpleNamespace(
+            mask=found,
+            confidence=0.9,
+            prompt=prompt,
+            corrections=tuple(corrections),
+            contours=lambda: find_contours(np.pad(mask, 1).astype(float), 0.5),
+        )
+
+    def correct(self, image, prediction, *corrections):
+        return self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
+
+    def segment_many(self, image, prompts, corrections=(), batch_size=None):
+        for prompt, drags in zip(prompts, corrections or [()] * len(prompts), strict=True):
+            yield self.segment(image, prompt, drags)
+
+
+@pytest.fixture
+def predictor(monkeypatch):
+    stub = EllipsePredictor()
+
+    def load(model="default", device="auto", threads=None):
+        if model not in ("default", "other"):
+            raise ValueError(f"no model {model!r}")
+        return stub
+
+    monkeypatch.setattr(napari_delse.predict.Predictor, "load", load)
+    return stub
+
+
+@pytest.fixture
+def run(capsys, predictor):
+    """Run a command; gives exit code, stdout and stderr."""
+
+    def call(*args):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=left.value.code, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture
+def fails(run, tmp_path):
+    """Run a command that must fail in one sentence and leave nothing behind."""
+
+    def call(*args):
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        result = run(*args)
+        assert result.code == 2
+        assert result.out == ""
+        assert result.err.startswith("napari-delse: ")
+        assert result.err.count("\n") == 1
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        return result.err
+
+    return call
+
+
+def clicks(y, x, radius):
+    return ExtremePoints(((y - radius, x), (y, x - radius), (y + radius, x), (y, x + radius)))
+
+
+@pytest.fixture
+def job(tmp_path):
+    """An image file and a table of prompts for it."""
+
+    def make(pixels, objects, **options):
+        options.setdefault("photometric", "minisblack")
+        tifffile.imwrite(tmp_path / "image.tif", pixels, **options)
+        write_prompts(tmp_path / "clicks.csv", objects)
+        return tmp_path / "image.tif", "--prompts", tmp_path / "clicks.csv", "--out", tmp_path / "labels.tif"
+
+    return make
+
+
+FLAT = np.zeros((60, 80), np.uint16)
+TWO = [ObjectPrompt(1, (), clicks(20, 20, 10)), ObjectPrompt(300, (), clicks(20, 36, 10))]
+
+
+# ---------------------------------------------------------------- the command itself
+
+
+def test_version_and_help(run):
+    assert run("--version").out == f"napari-delse {__version__}\n"
+    for args in ((), ("--help",)):
+        result = run(*args)
+        assert result.code == 0
+        assert all(name in result.out for name in ("demo", "segment", "evaluate", "models"))
+    for name in ("demo", "segment", "evaluate", "models"):
+        assert "--json" in run(name, "--help").out
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom napari_delse.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    print(sorted({'torch', 'numpy', 'scipy', 'skimage', 'napari'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_wrong_usage_is_one_sentence(fails):
+    assert "--wrong" in fails("models", "--wrong")
+    assert "nothing" in fails("nothing")
+    assert "FOLDER" in fails("evaluate")
+    assert "prompts" in fails("segment", "image.tif")
+
+
+def test_a_process_exits_with_2_and_one_line_on_stderr(tmp_path):
+    command = [sys.executable, "-m", "napari_delse", "segment", "no.tif", "--prompts", "no.csv", "--out", "labels.tif"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "napari-delse: no.csv: No such file or directory\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, predictor):
+    monkeypatch.setattr(cli, "_check_json", lambda _: {}["bug"])
+    with pytest.raises(KeyError):
+        cli.main(["models"])
+
+
+def test_warnings_are_one_line(run, job, monkeypatch, predictor):
+    import warnings
+
+    def load(model="default", device="auto", threads=None):
+        warnings.warn("cuda failed;\ngoing on with the CPU", RuntimeWarning, stacklevel=2)
+        return predictor
+
+    monkeypatch.setattr(napari_delse.predict.Predictor, "load", load)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = run("segment", *job(FLAT, TWO))
+    assert result.code == 0
+    assert "napari-delse: warning: cuda failed; going on with the CPU\n" in result.err
+
+
+# ---------------------------------------------------------------- segment
+
+
+def test_segment_writes_labels_and_protects_earlier_ones(run, job, tmp_path):
+    args = job(FLAT, TWO, resolution=(100, 200), resolutionunit=3)
+    result = run("segment", *args, "--json", tmp_path / "summary.json")
+    assert (result.code, result.err) == (0, "")
+    labels = tifffile.imread(tmp_path / "labels.tif")
+    assert (labels.dtype, labels.shape) == (np.uint16, (60, 80))
+    assert labels[20, 28] == 1
+    assert labels[20, 40] == 300
+    with tifffile.TiffFile(tmp_path / "labels.tif") as file:
+        assert file.pages[0].tags["XResolution"].value == (100, 1)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary) == {
+        "image", "out", "model", "device", "axes", "shape", "dtype", "objects", "planes", "ms_per_object", "seconds",
+        "labels",
+    }  # fmt: skip
+    assert (summary["objects"], summary["axes"], summary["shape"], summary["dtype"]) == (2, "YX", [60, 80], "uint16")
+    areas = {one["label"]: one["area"] for one in summary["labels"]}
+    assert areas == {1: np.count_nonzero(labels == 1), 300: np.count_nonzero(labels == 300)}
+    run("segment", *args, "--overwrite-labels")
+    assert tifffile.imread(tmp_path / "labels.tif")[20, 28] == 300
+
+
+def test_json_without_a_file_goes_to_stdout_alone(run, job):
+    result = run("segment", *job(FLAT, TWO), "--json")
+    assert json.loads(result.out)["objects"] == 2
+    assert json.loads(run("models", "--json").out)["models"] is not None
+
+
+def test_segment_a_stack_from_what_napari_saves(run, tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([FLAT] * 3), imagej=True, metadata={"axes": "TYX"})
+    rows = [f"{i},{t},{y},{x}" for t in (0, 2) for i, (y, x) in enumerate(clicks(30, 30, 8).points)]
+    (tmp_path / "points.csv").write_text("\n".join(["index,axis-0,axis-1,axis-2", *rows]))
+    out = tmp_path / "labels.tif"
+    result = run("segment", tmp_path / "stack.tif", "-p", tmp_path / "points.csv", "-o", out)
+    assert result.code == 0
+    labels = tifffile.imread(out)
+    assert labels.dtype == np.uint8
+    assert [plane.max() for plane in labels] == [1, 0, 2]
+    with tifffile.TiffFile(out) as file:
+        assert file.series[0].axes == "TYX"
+
+
+def test_drags_reach_the_predictor(run, job, predictor, tmp_path):
+    one = ObjectPrompt(1, (), clicks(30, 30, 8), (Correction((30, 38), (30, 44)),))
+    run("segment", *job(FLAT, [one]))
+    assert predictor.seen[-1][1:] == (one.prompt, one.corrections)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "index", "options", "channels"),
+    [
+        ((3, 60, 80), "CYX", (), (), (0, 1, 2)),
+        ((3, 60, 80), "CYX", (), ("--channels", "2"), (2,)),
+        ((3, 60, 80), "CYX", (1,), (), (1,)),  # clicked on a layer with its channels as an axis
+        ((2, 3, 60, 80), "ZCYX", (1,), ("--channels", "2,0"), (2, 0)),
+        ((2, 3, 60, 80), "ZCYX", (1, 2), (), (2,)),
+        ((2, 3, 60, 80), "ZCYX", (1, 2), ("--channels", "0"), (0,)),
+        ((60, 80, 3), "YXS", (), (), (0, 1, 2)),
+    ],
+)
+def test_channels(run, predictor, tmp_path, shape, axes, index, options, channels):
+    write_prompts(tmp_path / "clicks.csv", [ObjectPrompt(5, index, clicks(30, 30, 8))])
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros(shape, np.uint8), photometric="minisblack")
+    paths = (tmp_path / "image.tif", "-p", tmp_path / "clicks.csv", "-o", tmp_path / "labels.tif")
+    result = run("segment", *paths, "--axes", axes, *options)
+    assert (result.code, result.err) == (0, "")
+    plane = predictor.seen[-1][0]
+    assert plane.channels == channels
+    assert plane.rgb == (axes == "YXS")
+    labels = tifffile.imread(tmp_path / "labels.tif")
+    assert labels.shape == ((2, 60, 80) if "Z" in axes else (60, 80))
+    assert labels[(index[0], 30, 30) if "Z" in axes else (30, 30)] == 5
+
+
+def test_pictures_are_segmented(run, tmp_path):
+    write_prompts(tmp_path / "clicks.csv", TWO[:1])
+    imageio.imwrite(tmp_path / "photo.jpg", np.zeros((60, 80, 3), np.uint8))
+    result = run("segment", tmp_path / "photo.jpg", "-p", tmp_path / "clicks.csv", "-o", tmp_path / "new" / "l.tif")
+    assert result.code == 0
+    assert tifffile.imread(tmp_path / "new" / "l.tif").max() == 1
+
+
+def test_objects_without_pixels_are_named(run, job):
+    result = run("segment", *job(FLAT, [*TWO, ObjectPrompt(7, (), clicks(500, 500, 5))]))
+    assert result.code == 0
+    assert result.err == "napari-delse: warning: nothing was painted for label 7\n"
+
+
+def test_what_cannot_be_segmented_leaves_nothing(fails, job, tmp_path, predictor, monkeypatch):
+    image, *rest = job(FLAT, TWO)
+    assert "no file" in fails("segment", tmp_path / "missing.tif", *rest)
+    assert "labels.tif" in fails("segment", image, *rest[:3], tmp_path / "labels.png")
+    assert "what is read" in fails("segment", image, *rest[:3], image)
+    assert "no model 'none'" in fails("segment", image, *rest, "--model", "none")
+    assert "--channels" in fails("segment", image, *rest, "--channels", "red")
+    assert "no channel axis" in fails("segment", image, *rest, "--channels", "1")
+    assert "--axes" in fails("segment", image, *rest, "--axes", "ZYX")
+    assert "--json" in fails("segment", image, *rest, "--json", tmp_path)
+    image, *rest = job(np.stack([FLAT] * 3), TWO, metadata={"axes": "ZYX"})
+    assert "axes ZYX" in fails("segment", image, *rest)
+    image, *rest = job(np.stack([FLAT] * 3), [ObjectPrompt(4, (3,), TWO[0].prompt)], metadata={"axes": "ZYX"})
+    assert "label 4 was clicked in plane (3,)" in fails("segment", image, *rest)
+    image, *rest = job(FLAT, TWO)
+    monkeypatch.setattr(predictor, "segment", lambda *_: (_ for _ in ()).throw(RuntimeError("out of\nmemory")))
+    assert fails("segment", image, *rest) == "napari-delse: out of memory\n"
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "disks"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    labels = np.zeros((60, 80), np.uint16)
+    ys, xs = np.ogrid[:60, :80]
+    labels[(ys - 30) ** 2 + (xs - 20) ** 2 <= 15**2] = 1
+    labels[(ys - 30) ** 2 + (xs - 60) ** 2 <= 12**2] = 9
+    for name in ("a", "b"):
+        imageio.imwrite(root / "images" / f"{name}.png", (labels > 0).astype(np.uint8))
+        imageio.imwrite(root / "labels" / f"{name}.png", labels)
+    return root
+
+
+def test_evaluate_prints_a_table_and_writes_json(run, folder, tmp_path):
+    out = tmp_path / "new" / "scores.json"
+    result = run("evaluate", folder, "--jitter", "0.05", "--drags", "2", "--seed", "4", "--json", out)
+    assert (result.code, result.err) == (0, "")
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["disks", "all", "all,", "all,"]
+    scores = json.loads(out.read_text())
+    assert (scores["objects"], scores["seed"], scores["jitter"], scores["model"]) == (4, 4, 0.05, "ellipse")
+    assert len(scores["steps"]) == 3
+    assert 0.8 < scores["miou"] < 1
+    again = json.loads(run("evaluate", folder, "--jitter", "0.05", "--drags", "2", "--seed", "4", "--json").out)
+    assert {**again, **_times(scores)} == scores
+
+
+def _times(scores):
+    timed = {"ms_per_object": scores["ms_per_object"]}
+    return {**timed, "by_set": scores["by_set"]}
+
+
+def test_evaluate_takes_listed_images_and_few_objects(run, folder, tmp_path):
+    (tmp_path / "val.txt").write_text("disks/b\n")
+    assert json.loads(run("evaluate", folder, "--list", tmp_path / "val.txt", "--json").out)["objects"] == 2
+    assert json.loads(run("evaluate", folder, "--max-objects", "3", "--json", "-").out)["objects"] == 3
+    assert json.loads(run("evaluate", folder, "--prompts", "box", "--json").out)["miou"] > 0.9
+
+
+def test_evaluate_names_what_is_wrong(fails, folder, tmp_path):
+    assert "images" in fails("evaluate", tmp_path / "nothing")
+    assert "prompts" in fails("evaluate", folder, "--prompts", "circle")
+    assert "exclude" in fails("evaluate", folder, "--drags", "1", "--clicks", "1")
+    assert "jitter" in fails("evaluate", folder, "--jitter", "-1")
+    assert "val.txt" in fails("evaluate", folder, "--list", tmp_path / "val.txt")
+    imageio.imwrite(folder / "images" / "a.png", np.zeros((5, 5), np.uint8))
+    assert "must match" in fails("evaluate", folder, "--json", tmp_path / "scores.json")
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_models_are_listed_from_their_files(run, tmp_path, monkeypatch):
+    from safetensors.numpy import save_file
+
+    root = tmp_path / "models"
+    monkeypatch.setenv("NAPARI_DELSE_HOME", str(tmp_path))
+    good = root / "cells-ft"
+    good.mkdir(parents=True)
+    weights = {"a.weight": np.zeros((4, 3, 3, 3), np.float16), "bn.running_mean": np.zeros(4, np.float16)}
+    save_file(weights, good / "model.safetensors")
+    (good / "config.json").write_text(
+        json.dumps({"format": 1, "model": {"architecture": "small", "crop": {"size": 256}}})
+    )
+    scores = {"objects": 5, "miou": 0.91, "f_1px": 0.8, "f_2px": 0.9, "by_set": {}}
+    (good / "card.json").write_text(json.dumps({"licence": "BSD-3-Clause", "validation": {"extreme_points": scores}}))
+    bad = root / "broken"
+    bad.mkdir()
+    (bad / "config.json").write_text("{}")
+    found = {one["name"]: one for one in json.loads(run("models", "--json").out)["models"]}
+    assert found["cells-ft"] == {
+        "name": "cells-ft", "architecture": "small", "size": 256, "parameters": 108, "licence": "BSD-3-Clause",
+        "megabytes": (good / "model.safetensors").stat().st_size / 1e6, "path": str(good), "problem": None,
+        "validation": {"objects": 5, "miou": 0.91, "f_1px": 0.8, "f_2px": 0.9},
+    }  # fmt: skip
+    assert "model" in found["broken"]["problem"]
+    result = run("models")
+    assert result.code == 0
+    assert "0.9100" in result.out
+    assert "damaged" in result.out
+
+
+# ---------------------------------------------------------------- demo
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    """One run of the demo, which draws and costs seconds."""
+    out = tmp_path_factory.mktemp("demo") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(napari_delse.predict.Predictor, "load", lambda *_, **__: EllipsePredictor())
+        with pytest.raises(SystemExit) as left:
+            cli.main(["demo", "--out", str(out), "--json", str(out.parent / "demo.json")])
+    assert left.value.code == 0
+    return out, json.loads((out.parent / "demo.json").read_text())
+
+
+def test_demo_reports_and_writes_its_files(demo_run):
+    out, summary = demo_run
+    assert {p.name for p in out.iterdir()} == {
+        "cells_labels.tif", "cells_overlay.png", "coins_labels.tif", "coins_overlay.png",
+    }  # fmt: skip
+    assert set(summary) == {"model", "device", "images"}
+    cells, coins = summary["images"]
+    for image in (cells, coins):
+        assert set(image) == {"name", "objects", "miou", "drags", "ms_per_object", "labels", "overlay"}
+        assert image["miou"] > 0.7  # of ellipses
+    assert coins["objects"] == 15
+    assert len(coins["drags"]) == 1
+    assert set(coins["drags"][0]) == {"label", "index", "before", "after"}
+    assert tifffile.imread(out / "coins_labels.tif").max() == 15
+    assert tifffile.imread(out / "cells_labels.tif").shape == (5, 256, 256)
+
+
+def test_demo_overlays_are_worth_looking_at(demo_run):
+    out, _ = demo_run
+    coins = imageio.imread(out / "coins_overlay.png").astype(int)
+    assert min(coins.shape[:2]) > 900
+    grey = np.ptp(coins, axis=2) < 8
+    assert 0.3 < grey.mean() < 0.95  # most of the photograph, and coloured masks
+    assert len(np.unique(coins.reshape(-1, 3), axis=0)) > 5000  # soft edges
+
+
+def test_demo_without_a_screen_says_so(run, tmp_path, monkeypatch):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("other systems always have a screen")
+    from napari_delse import demo
+
+    monkeypatch.setattr(demo, "run_demo", lambda *_: iter(()))
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    result = run("demo", "--view", "--out", tmp_path / "out")
+    assert result.code == 2
+    assert result.err.startswith("napari-delse: --view needs a screen")
+
+
+def test_demo_opens_napari(monkeypatch, qapp, tmp_path):
+    import napari
+
+    from napari_delse import demo
+
+    opened = []
+
+    def leave():
+        opened.extend((layer.name, layer.visible) for layer in napari.current_viewer().layers)
+        napari.current_viewer().close()
+
+    monkeypatch.setattr(napari, "run", leave)
+    predictor = EllipsePredictor()
+    one = ObjectPrompt(1, (), clicks(20, 20, 10), (Correction((20, 30), (20, 33)),))
+    found = predictor.segment(FLAT, one.prompt)
+    thing = demo.DemoObject(one, found, found, 1, 1, 1)
+    image = np.arange(60 * 80.0).reshape(60, 80)
+    results = [demo.DemoResult(n, image, FLAT, (thing,), tmp_path, tmp_path) for n in ("a", "b")]
+    demo.show(results)
+    assert [name for name, visible in opened if visible] == ["b", "b labels", "b clicks", "b drags"]
+    assert len(opened) == 8
+
+
+def test_demo_takes_no_file_for_a_folder(fails, tmp_path):
+    (tmp_path / "out").write_text("")
+    assert "is a file" in fails("demo", "--out", tmp_path / "out")
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def test_strokes_are_soft_and_where_they_should_be():
+    from napari_delse._overlay import Canvas, mosaic
+
+    canvas = Canvas(np.zeros((20, 30)), 4)
+    canvas.line([(5, 2), (5, 20)], (1.0, 0.0, 0.0), 4)
+    red = canvas.pixels[..., 0]
+    row = 5 * 4 + 1.5  # the centre of image row 5 on the canvas
+    assert red[int(row), 40] == pytest.approx(1)
+    assert red[:, 40].sum() == pytest.approx(4, abs=0.1)
+    assert red[:, 100].max() == 0
+    canvas.arrow((-50, -50), (100, 100), (0.0, 1.0, 0.0), 3)  # far outside: cut, not refused
+    canvas.dot((1000, 1000), (0.0, 1.0, 0.0), 3)
+    canvas.fill(ObjectMask(np.ones((2, 2), bool), (18, 28)), (0.0, 0.0, 1.0), 1)
+    assert canvas.pixels[72:, 112:, 2].min() == 1
+    assert math.isclose(canvas.pixels[..., 2].sum(), 64)
+    board = mosaic([canvas.to_bytes()] * 5, 3, gap=2)
+    assert board.shape == (2 * 82 + 2, 3 * 122 + 2, 3)
