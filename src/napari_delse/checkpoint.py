@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,19 +101,24 @@ def load_model(model: str | Path = "default") -> LoadedModel:
     header = _read_json(folder / "config.json")
     if header.get("format") != _FORMAT:
         raise ValueError(f"{folder} has model format {header.get('format')!r}, expected {_FORMAT}; update napari-delse")
-    config = config_from_dict(ModelConfig, header["model"])
-    network = Delse(config)
+    try:
+        config = config_from_dict(ModelConfig, header["model"])
+        network = Delse(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a model ({error}); copy it again") from error
     weights = folder / "model.safetensors"
     try:
         state = load_file(weights)
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        first = textwrap.shorten(" ".join(str(error).splitlines()[:2]), 300)
         raise ValueError(
             f"{weights} does not hold the weights its config describes ({first}); copy it again"
         ) from error
+    if broken := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{weights} holds numbers in {broken[0]} that are not finite; use an earlier checkpoint")
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
-    return LoadedModel(folder.name, folder, network.eval(), config, card)
+    return LoadedModel(folder.absolute().name, folder, network.eval(), config, card)
 
 
 def write_atomically(path: Path, write: Any) -> None:
@@ -150,7 +156,7 @@ def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, hal
     card : mapping
         Model card: plain data about where the weights come from and how good they are.
     half : bool
-        Store float16 (half the size); computation stays float32.
+        Store the convolutions in float16 (half the size); computation stays float32.
 
     Returns
     -------
@@ -165,13 +171,8 @@ def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, hal
     folder = Path(folder)
     if not re.fullmatch(r"[\w][\w.+-]*", folder.name):
         raise ValueError(f"model name {folder.name!r} may hold only letters, digits and . + - _; rename it")
-    state = {
-        name: tensor.half() if half and tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    # BatchNorm keeps a counter that nothing here uses; the loader expects it, so store what it expects.
-    state.update({n: t for n, t in model.state_dict().items() if n.endswith("num_batches_tracked")})
+    # Vectors stay float32: they weigh nothing, and the variances of a batch norm may leave float16's range.
+    state = {name: t.half() if half and t.ndim > 1 else t for name, t in model.state_dict().items()}
     write_tensors(folder / "model.safetensors", state)
     write_json(folder / "card.json", dict(card))
     write_json(folder / "config.json", {"format": _FORMAT, "model": asdict(model.config)})

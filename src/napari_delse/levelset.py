@@ -14,6 +14,7 @@ References
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -204,7 +205,9 @@ def evolve(phi: Tensor, motion: Tensor, modulation: Tensor, config: EvolutionCon
             "must match in (B, H, W)"
         )
     exact = torch.float64 if phi.dtype == torch.float64 else torch.float32
-    with torch.autocast(phi.device.type, enabled=False):
+    device = phi.device.type
+    # MPS refuses even to switch autocast off before torch 2.5, where there is none to switch off.
+    with torch.autocast(device, enabled=False) if device in ("cpu", "cuda") else nullcontext():
         states = [phi.to(exact)]
         motion, modulation = motion.to(exact), modulation.to(exact)
         for _ in range(config.steps):

@@ -77,6 +77,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+        if self.output not in ("delse", "dextr"):
+            raise ValueError(f"output must be 'delse' or 'dextr', got {self.output!r}")
         if not 0 < self.truncation <= 0.5 or not 0 < self.click_sigma <= 0.2:
             raise ValueError(
                 f"truncation must lie in (0, 0.5] and click_sigma in (0, 0.2] of the crop side, "
@@ -472,7 +474,7 @@ def config_from_dict(cls: type[_Config], values: Mapping[str, Any], where: str =
     Raises
     ------
     ValueError
-        If a key is unknown; the message names it and the known ones.
+        If a key is unknown (the message names it and the known ones) or a nested config is none.
     """
     known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}
@@ -480,7 +482,9 @@ def config_from_dict(cls: type[_Config], values: Mapping[str, Any], where: str =
         if key not in known:
             raise ValueError(f"unknown key {where + key!r}; {cls.__name__} knows {', '.join(known)}")
         nested = known[key].default_factory
-        if isinstance(value, Mapping) and isinstance(nested, type) and is_dataclass(nested):
+        if isinstance(nested, type) and is_dataclass(nested):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where + key!r} must hold the keys of {nested.__name__}, got {value!r}")
             built[key] = config_from_dict(nested, value, f"{where}{key}.")
         else:
             built[key] = tuple(value) if isinstance(value, list) else value
