@@ -46,7 +46,7 @@ class EllipsePredictor:
             confidence=0.9,
             prompt=prompt,
             corrections=tuple(corrections),
-            contours=lambda: find_contours(np.pad(mask, 1).astype(float), 0.5),
+            contours=lambda: [line - 1 for line in find_contours(np.pad(mask, 1).astype(float), 0.5)],
         )
 
     def correct(self, image, prediction, *corrections):
@@ -312,7 +312,7 @@ def test_evaluate_prints_a_table_and_writes_json(run, folder, tmp_path):
     out = tmp_path / "new" / "scores.json"
     result = run("evaluate", folder, "--jitter", "0.05", "--drags", "2", "--seed", "4", "--json", out)
     assert (result.code, result.err) == (0, "")
-    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["disks", "all", "all,", "all,"]
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["disks", "all", "all", "all"]
     scores = json.loads(out.read_text())
     assert (scores["objects"], scores["seed"], scores["jitter"], scores["model"]) == (4, 4, 0.05, "ellipse")
     assert len(scores["steps"]) == 3

@@ -22,11 +22,11 @@ def object_colour(number: int) -> Colour:
 
 
 def stretched(image: npt.NDArray[Any], low: float = 0.5, high: float = 99.8) -> FloatArray:
-    """Grey (Y, X) or colour (Y, X, 3) pixels as (Y, X, 3) in [0, 1], cut at two percentiles."""
+    """Grey (Y, X) or colour (Y, X, 3) pixels in [0, 1], cut at two percentiles."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     bottom, top = np.percentile(values, [low, high])
-    values = np.clip((values - bottom) / max(top - bottom, 1e-12), 0, 1)
-    return values[..., :3] if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    result: FloatArray = np.clip((values - bottom) / max(top - bottom, 1e-12), 0, 1)
+    return result
 
 
 class Canvas:
@@ -44,9 +44,10 @@ class Canvas:
         from skimage.transform import resize
 
         background = stretched(image)
-        size = (background.shape[0] * scale, background.shape[1] * scale, 3)
+        size = (background.shape[0] * scale, background.shape[1] * scale, *background.shape[2:])
+        enlarged = np.clip(resize(background, size, order=3, mode="edge"), 0, 1) * 0.92
         self.scale = scale
-        self.pixels: FloatArray = np.clip(resize(background, size, order=3, mode="edge"), 0, 1) * 0.92
+        self.pixels: FloatArray = np.repeat(enlarged[..., None], 3, axis=2) if enlarged.ndim == 2 else enlarged
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
         """The picture, (Y, X, 3)."""
@@ -114,16 +115,14 @@ class Canvas:
         if (high <= low).any():
             return
         distance = np.full(tuple(high - low), np.inf)
-        for a, b in segments:
-            first = np.clip(np.floor(np.minimum(a, b) - reach).astype(int), low, high)
-            last = np.clip(np.ceil(np.maximum(a, b) + reach).astype(int) + 1, low, high)
-            ys, xs = np.ogrid[first[0] : last[0], first[1] : last[1]]
-            way = b - a
-            along = ((ys - a[0]) * way[0] + (xs - a[1]) * way[1]) / max(float(way @ way), 1e-12)
-            along = np.clip(along, 0, 1)
-            near = np.hypot(ys - a[0] - along * way[0], xs - a[1] - along * way[1])
-            part = distance[first[0] - low[0] : last[0] - low[0], first[1] - low[1] : last[1] - low[1]]
-            np.minimum(part, near, out=part)
+        rows, columns = np.arange(low[0], high[0])[:, None], np.arange(low[1], high[1])
+        for (ay, ax), (by, bx) in segments:
+            y0, y1 = max(0, int(min(ay, by) - reach - low[0])), max(0, int(max(ay, by) + reach - low[0]) + 2)
+            x0, x1 = max(0, int(min(ax, bx) - reach - low[1])), max(0, int(max(ax, bx) + reach - low[1]) + 2)
+            dy, dx, wy, wx = rows[y0:y1] - ay, columns[x0:x1] - ax, by - ay, bx - ax
+            along = np.clip((dy * wy + dx * wx) / max(wy * wy + wx * wx, 1e-12), 0, 1)
+            part = distance[y0:y1, x0:x1]
+            np.minimum(part, np.hypot(dy - along * wy, dx - along * wx), out=part)
         window = self.pixels[low[0] : high[0], low[1] : high[1]]
         for paint, wide, cover in ((BLACK, halo, 0.4), (colour, width, opacity)):
             if wide:

@@ -285,8 +285,8 @@ def evaluate(
         return [name, str(part.get("objects", "")), *shown, milliseconds]
 
     rows = [row(name, part) for name, part in result["by_set"].items()] + [row("all", result)]
-    kind = "drags" if drags else "clicks"
-    rows += [row(f"all, {k} {kind}", step) for k, step in enumerate(result["steps"]) if k]
+    kind = "drag" if drags else "click"
+    rows += [row(f"all + {k} {kind}{'s' * (k > 1)}", step) for k, step in enumerate(result["steps"]) if k]
     _report(json_out, result, [_table(header, rows)])
 
 

@@ -177,7 +177,7 @@ def _draw(image: npt.NDArray[Any], objects: Sequence[DemoObject], scale: int) ->
 def _write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     import imageio.v3 as imageio
 
-    write_atomically(path, lambda aside: imageio.imwrite(aside, picture, extension=".png"))
+    write_atomically(path, lambda aside: imageio.imwrite(aside, picture, extension=".png", compress_level=3))
 
 
 def show(results: Sequence[DemoResult]) -> None:
