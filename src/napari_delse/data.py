@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +48,9 @@ def read_image(path: Path | str) -> npt.NDArray[Any]:
             import tifffile
 
             return np.asarray(tifffile.imread(path))
-        from skimage.io import imread
+        import imageio.v3 as imageio
 
-        return np.asarray(imread(path))
+        return np.asarray(imageio.imread(path, plugin="pillow"))  # others leave files open that they cannot read
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -58,17 +58,18 @@ def read_image(path: Path | str) -> npt.NDArray[Any]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES}
+    found = (f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES)
+    return {f.stem: f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
 
 
-def read_folder(folder: Path | str, names: Sequence[str] | None = None) -> Iterator[Sample]:
+def read_folder(folder: Path | str, names: Collection[str] | None = None) -> Iterator[Sample]:
     """All labelled planes below ``folder/images`` and ``folder/labels``, in the order of their names.
 
     Parameters
     ----------
     folder : path
         Data set in the layout of this module.
-    names : sequence of str, optional
+    names : collection of str, optional
         Read only these stems.
 
     Yields
@@ -86,16 +87,55 @@ def read_folder(folder: Path | str, names: Sequence[str] | None = None) -> Itera
     for part in ("images", "labels"):
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{folder} has no folder {part!r}; expected {folder}/images and {folder}/labels")
-    images, labels = _files(folder / "images"), _files(folder / "labels")
-    shared = [stem for stem in images if stem in labels and (names is None or stem in set(names))]
+    yield from read_pairs(folder / "images", folder / "labels", names)
+
+
+def read_pairs(images: Path | str, labels: Path | str, names: Collection[str] | None = None) -> Iterator[Sample]:
+    """All labelled planes of two files, or of two folders with files of the same names.
+
+    Parameters
+    ----------
+    images, labels : path
+        Two image files, or two folders.
+    names : collection of str, optional
+        Read only these stems of two folders.
+
+    Yields
+    ------
+    Sample
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them does not exist, or no names match.
+    ValueError
+        If one is a file and the other a folder, or the shapes of an image and its labels differ.
+    """
+    images, labels, names = Path(images), Path(labels), None if names is None else set(names)
+    for path in (images, labels):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give a file or a folder")
+    if images.is_dir() != labels.is_dir():
+        raise ValueError(f"{images} and {labels} must be two files or two folders")
+    if not images.is_dir():
+        yield from split_planes(images.stem, read_image(images), read_image(labels))
+        return
+    pictures, truths = _files(images), _files(labels)
+    shared = [stem for stem in pictures if stem in truths and (names is None or stem in names)]
     if not shared:
-        raise FileNotFoundError(f"no file of {folder}/images has a file of the same name in {folder}/labels")
+        raise FileNotFoundError(f"no file of {images} has a file of the same name in {labels}")
     for stem in shared:
-        yield from split_planes(stem, read_image(images[stem]), read_image(labels[stem]))
+        yield from split_planes(stem, read_image(pictures[stem]), read_image(truths[stem]))
 
 
 def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Iterator[Sample]:
-    """The planes of an image (..., Y, X) or (..., Y, X, 3 or 4) and its labels (..., Y, X)."""
+    """The planes of an image (..., Y, X) or (..., Y, X, 3 or 4) and its labels (..., Y, X).
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match or the labels are not ids in 0..65535.
+    """
     colour = image.ndim == labels.ndim + 1 and image.shape[-1] in (3, 4)
     if labels.ndim < 2 or image.shape[: image.ndim - colour] != labels.shape:
         raise ValueError(
@@ -103,6 +143,11 @@ def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels of {name!r} must be integer instance ids, got {labels.dtype}; re-export them")
+    if labels.ndim > 2 and labels.shape[-1] in (3, 4):
+        raise ValueError(f"labels {labels.shape} of {name!r} look like a colour picture; export one id per pixel")
+    lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if lowest < 0 or highest > IGNORE:
+        raise ValueError(f"labels of {name!r} must lie in 0..{IGNORE}, got {lowest}..{highest}; relabel them")
     flat_labels = labels.reshape(-1, *labels.shape[-2:])
     flat_image = image.reshape(flat_labels.shape[0], *image.shape[labels.ndim - 2 :])
     for page, (plane, ids) in enumerate(zip(flat_image, flat_labels, strict=True)):
@@ -156,12 +201,15 @@ def to_input(pixels: npt.NDArray[np.float32], size: int, *, rgb: bool = False) -
         Resized (with antialiasing) and normalised. One channel is repeated; of two, the second also serves as
         the third.
     """
+    joint = rgb or pixels.shape[0] == 1
     tensor = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+    # Offset first: what 16-bit cameras add would cost float32 digits in the resampling.
+    typical = tensor[..., ::5, ::5].flatten(2).median(dim=2).values[..., None, None]
+    tensor = tensor - (typical[:, :1] if joint else typical)
     if tensor.shape[-2:] != (size, size):
-        # Offset and scale first: large offsets of 16-bit data would cost float32 digits in the resampling.
         tensor = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
     tensor = tensor[:, [0, 0, 0] if tensor.shape[1] == 1 else [0, 1, 1] if tensor.shape[1] == 2 else [0, 1, 2]]
-    return normalise(tensor, joint=torch.tensor([rgb or pixels.shape[0] == 1]))[0]
+    return normalise(tensor, joint=torch.tensor([joint]))[0]
 
 
 def normalise(images: Tensor, joint: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
