@@ -291,6 +291,64 @@ def evaluate(
 
 
 @app.command(cls=_Command)
+def train(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Image, stack (TIFF) or folder of them.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Instance ids: a file, or a folder of equal names.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new model; its last part is the name.")],
+    parent: Annotated[str, typer.Option("--from", help="Model to begin with: a name or a folder.")] = "default",
+    minutes: Annotated[float, typer.Option("--minutes", help="Time to train.")] = 5.0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Exactly so many steps instead, to be repeatable.")
+    ] = None,
+    validation: Annotated[float, typer.Option("--validation", help="Share of the objects held out.")] = 0.25,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="At its highest.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Objects per step.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    json_out: Json = None,
+) -> None:
+    """Fine-tune a model on your own labelled images, and say whether it became better.
+
+    Some of the objects are held out (whole images or planes, so that they are new to the model) and scored before
+    and after. A model that is not better than its parent is not kept. Ctrl-C stops; the same command goes on.
+    """
+    from napari_delse.data import read_pairs
+    from napari_delse.finetune import FineTuneConfig, fine_tune
+
+    _check_json(json_out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder with --out")
+    given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = FineTuneConfig(minutes=minutes, validation=validation, seed=seed, **chosen)
+    samples = list(read_pairs(images, labels))
+    from napari_delse.predict import choose_device
+
+    last = None
+    for last in fine_tune(parent, samples, out, config, device=choose_device(device)):
+        print(
+            f"{last.fraction:4.0%}  loss {last.loss:.3f}  held-out IoU {last.now.mean_iou:.4f} "
+            f"(before {last.before.mean_iou:.4f}, best {last.best.mean_iou:.4f}), {last.remaining:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+    assert last is not None
+    scores = {
+        name: {"miou": s.mean_iou, "f_2px": s.mean_f} for name, s in (("before", last.before), ("after", last.best))
+    }
+    summary = {"model": str(out), "improved": last.improved, "held_out_objects": len(last.before.iou), **scores}
+    header = ("held-out objects", "mIoU", "F 2 px")
+    rows = [[name, f"{s['miou']:.4f}", f"{s['f_2px']:.4f}"] for name, s in scores.items()]
+    verdict = (
+        f"{out} is better on {len(last.before.iou)} held-out objects; use it with --model {out}"
+        if last.improved
+        else f"nothing was better than {parent} on {len(last.before.iou)} held-out objects, so {out} is a copy of it; "
+        "label more objects or train longer"
+    )
+    _report(json_out, summary, [_table(header, rows), "", verdict])
+
+
+@app.command(cls=_Command)
 def models(json_out: Json = None) -> None:
     """List the models that can be named with --model."""
     from napari_delse.checkpoint import available_models

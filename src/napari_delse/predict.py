@@ -125,7 +125,7 @@ class Predictor:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = load_model(model)
-        return cls(loaded, _choose_device(device))
+        return cls(loaded, choose_device(device))
 
     def _place(self, device: torch.device) -> None:
         try:
@@ -347,7 +347,8 @@ def mask_from_phi(phi: Tensor, crop: Crop, plane_shape: tuple[int, int], thresho
     return ObjectMask.from_crop((sampled > threshold).numpy(), crop, plane_shape)
 
 
-def _choose_device(device: str | torch.device) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device of a name; "auto" is CUDA, else MPS, else the CPU."""
     if device != "auto":
         try:
             return torch.device(device)
