@@ -100,7 +100,8 @@ def pack_object(sample: Sample, label: int, canvas: int, context: float = 0.6) -
     crop = replace(crop, y1=crop.y0 + side, x1=crop.x0 + side)
     pixels = sample.image.read(crop)
     low, high = np.percentile(pixels[:, ::2, ::2], (0.2, 99.8))
-    grey = np.clip((pixels - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.float32)
+    flat = high - low <= 1e-6 * max(abs(low), abs(high)) + 1e-30  # as in `normalise`, whatever the unit
+    grey = np.clip((pixels - low) * (0 if flat else 255 / (high - low)), 0, 255).astype(np.float32)
     grey = np.repeat(grey, 3, axis=0) if len(grey) == 1 else grey[[0, 1, 2] if len(grey) == 3 else [0, 1, 1]]
     truth = np.stack([mask, sample.labels == IGNORE]).astype(np.uint8)
     layers = Plane(truth, axes=(1, 2), channel_axis=0).read(crop) * 255.0
@@ -310,10 +311,7 @@ class CropSampler:
         on = [rand.chance(p, count)[:, None, None, None] for p in (c.intensity, c.invert, c.noise, c.blur, c.grey)]
         image = (image / 255).clamp(0, 1)
         image = torch.where(on[4], image.mean(dim=1, keepdim=True), image)
-        mixed = (
-            image[:, torch.randperm(3, generator=rand.generator).tolist()]
-            * rand.uniform(0.6, 1, count, 3)[..., None, None]
-        )
+        mixed = image[:, rand.order(3)] * rand.uniform(0.6, 1, count, 3)[..., None, None]
         image = torch.where(
             on[0] & colour[:, None, None, None] & (rand.chance(0.5, count))[:, None, None, None], mixed, image
         )
@@ -350,6 +348,9 @@ class _Random:
 
     def integers(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.generator, device=self.device)
+
+    def order(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self.generator, device=self.device)
 
 
 def exact_prompt(sample: Sample, label: int) -> ExtremePoints:
