@@ -20,7 +20,8 @@ ROOMS = (
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
-    {"actions", "evaluation", "files", "finetune", "session", "stacks"},
+    {"actions", "evaluation", "files", "finetune", "session", "stacks"}
+    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
