@@ -20,7 +20,8 @@ ROOMS = (
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
-    {"actions", "evaluation", "files", "finetune", "session", "stacks"}
+    {"evaluation", "files", "finetune", "stacks"}
+    | {"actions", "edits", "history", "journal", "operations", "policy", "review", "session"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},
 )

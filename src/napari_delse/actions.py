@@ -1,118 +1,42 @@
 """What an annotation session does, as plain data: it can be done, undone, done again and written as JSON.
 
-An `Action` edits the draft of the object in progress, commits it or deletes an object. Pixels are
-changed by a `PixelEdit` through a `LabelStore`, behind which an array or a viewer's layer stands.
+Every `Action` says which draft it leaves behind, which objects it takes away and adds, and which pixels it
+changes: that is all there is to doing and undoing it. Pixels are changed by a `PixelEdit` through a
+`LabelStore`, behind which an array or a viewer's layer stands.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
+from napari_delse.edits import ArrayLabels, LabelStore, PackedMask, PixelEdit, PlaneKey
+from napari_delse.geometry import Correction, ExtremePoints, ObjectMask, Point
+from napari_delse.policy import LabelPolicy
 
-from napari_delse.geometry import BoolArray, Correction, ExtremePoints, ObjectMask, Point
+__all__ = [
+    "EXTREME_CLICKS",
+    "Action",
+    "ArrayLabels",
+    "Classify",
+    "Commit",
+    "Delete",
+    "Draft",
+    "EditDraft",
+    "LabelStore",
+    "LabelledObject",
+    "Merge",
+    "PackedMask",
+    "PixelEdit",
+    "PlaneKey",
+    "Reopen",
+    "Split",
+    "action_from_json",
+    "action_to_json",
+]
 
 EXTREME_CLICKS = 4  # different clicks after which an object is predicted
-
-
-@dataclass(frozen=True)
-class PlaneKey:
-    """Which plane of an n-dimensional array.
-
-    Parameters
-    ----------
-    axes : (int, int)
-        The array's axes that are the plane's y and x; not negative.
-    index : tuple of int
-        Position on the remaining axes, in their order.
-    """
-
-    axes: tuple[int, int] = (0, 1)
-    index: tuple[int, ...] = ()
-
-    def key(self, rows: slice, columns: slice) -> tuple[slice, ...]:
-        """Slices of the whole array, of length 1 on the other axes, for a window of this plane."""
-        others = iter(self.index)
-        window = dict(zip(self.axes, (rows, columns), strict=True))
-        ndim = len(self.index) + 2
-        return tuple(window[a] if a in window else _length_one(next(others)) for a in range(ndim))
-
-    def flat(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A view of ``data[key(...)]`` as (rows, columns)."""
-        others = [a for a in range(block.ndim) if a not in self.axes]
-        view: npt.NDArray[Any] = block.transpose(*others, *self.axes)[(0,) * len(others)]
-        return view
-
-    def shape(self, shape: Sequence[int]) -> tuple[int, int]:
-        """(height, width) of the plane in an array of the given shape."""
-        return shape[self.axes[0]], shape[self.axes[1]]
-
-
-def _length_one(position: int) -> slice:
-    return slice(position, position + 1)
-
-
-class LabelStore(Protocol):
-    """Where labels live: a numpy or zarr array, or a layer of a viewer."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all labels."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Integer type of the labels."""
-        ...
-
-    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """A window of a plane; not to be changed by the caller."""
-        ...
-
-    def write(
-        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
-    ) -> None:
-        """Write one value, or one per chosen pixel, to the chosen pixels of a window."""
-        ...
-
-
-class ArrayLabels:
-    """Labels in an array with basic slicing (numpy, memmap, zarr)."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return tuple(self.data.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the labels."""
-        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
-        return dtype
-
-    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """A window of a plane."""
-        return plane.flat(np.asarray(self.data[plane.key(rows, columns)]))
-
-    def write(
-        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
-    ) -> None:
-        """Write to the chosen pixels of a window."""
-        key = plane.key(rows, columns)
-        block = np.array(self.data[key])
-        plane.flat(block)[where] = values
-        self.data[key] = block
-
-
-# ---------------------------------------------------------------- plain data
 
 
 @dataclass(frozen=True)
@@ -129,12 +53,15 @@ class Draft:
         Drags, in order.
     kind : {"extreme", "box"}
         As for `ExtremePoints`.
+    label : int or None
+        The committed object that is worked on again; None for a new one.
     """
 
     plane: PlaneKey | None = None
     clicks: tuple[Point, ...] = ()
     corrections: tuple[Correction, ...] = ()
     kind: Literal["extreme", "box"] = "extreme"
+    label: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -146,120 +73,181 @@ class Draft:
         """How many further clicks are needed before the object can be predicted; doubled ones count once."""
         return max(0, (2 if self.kind == "box" else EXTREME_CLICKS) - len(set(self.clicks)))
 
+    @property
+    def unlabelled(self) -> Draft:
+        """The same prompts, whichever object they are for."""
+        return self if self.label is None else replace(self, label=None)
+
     def prompt(self) -> ExtremePoints:
         """The prompt for the predictor."""
         return ExtremePoints.from_box(self.clicks) if self.kind == "box" else ExtremePoints.from_clicks(self.clicks)
 
-
-@dataclass(frozen=True)
-class PackedMask:
-    """An `ObjectMask` in a few bytes of text: bits, zlib, base64."""
-
-    origin: tuple[int, int]
-    shape: tuple[int, int]
-    bits: str
-
     @classmethod
-    def pack(cls, mask: ObjectMask) -> PackedMask:
-        """From a mask."""
-        return cls(mask.origin, (mask.mask.shape[0], mask.mask.shape[1]), _pack(np.packbits(mask.mask)))
-
-    def unpack(self) -> ObjectMask:
-        """The mask again."""
-        bits = np.unpackbits(_unpack(self.bits, np.dtype(np.uint8)), count=self.shape[0] * self.shape[1])
-        return ObjectMask(bits.astype(bool).reshape(self.shape), self.origin)
-
-
-@dataclass(frozen=True)
-class PixelEdit:
-    """Pixels of one plane that were given one value, and what they were before.
-
-    Doing and undoing touch only pixels that still hold what this edit left there, so that other
-    edits in between (napari's brush) are kept.
-    """
-
-    plane: PlaneKey
-    pixels: PackedMask
-    after: int
-    before: int | str  # one value for all pixels, or packed values in the labels' dtype
-    dtype: str
-
-    @classmethod
-    def plan(cls, store: LabelStore, plane: PlaneKey, mask: ObjectMask, value: int) -> PixelEdit:
-        """The edit that gives the pixels of a mask a value; changes nothing yet."""
-        rows, columns = mask.slices
-        current = store.read(plane, rows, columns)
-        where = mask.mask & (current != value)
-        old = current[where]
-        uniform = old.size == 0 or bool((old == old[0]).all())
-        before: int | str = (int(old[0]) if old.size else 0) if uniform else _pack(old)
-        pixels = PackedMask.pack(ObjectMask(where, mask.origin))
-        return cls(plane, pixels, int(value), before, np.dtype(store.dtype).str)
-
-    def do(self, store: LabelStore) -> None:
-        """Write the new value."""
-        mask, old = self.pixels.unpack(), self._old()
-        current = store.read(self.plane, *mask.slices)
-        keep = current[mask.mask] == old
-        store.write(self.plane, *mask.slices, _chosen(mask.mask, keep), self.after)
-
-    def undo(self, store: LabelStore) -> None:
-        """Write the old values back."""
-        mask, old = self.pixels.unpack(), self._old()
-        current = store.read(self.plane, *mask.slices)
-        keep = current[mask.mask] == self.after
-        store.write(
-            self.plane, *mask.slices, _chosen(mask.mask, keep), old[keep] if isinstance(old, np.ndarray) else old
-        )
-
-    def _old(self) -> int | npt.NDArray[Any]:
-        return self.before if isinstance(self.before, int) else _unpack(self.before, np.dtype(self.dtype))
+    def around(cls, plane: PlaneKey, mask: ObjectMask) -> Draft:
+        """The extreme points of a mask that nobody clicked."""
+        top, left = mask.origin
+        points = ExtremePoints.from_mask(mask.mask).points
+        return cls(plane, tuple((y + top, x + left) for y, x in points))
 
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """A committed object and what it was made from."""
+    """A committed object and what it was made from.
+
+    Parameters
+    ----------
+    label : int
+        Its value in the labels.
+    draft : Draft
+        Prompts that give it; those of a part of another object, and of merged ones, are its own extreme points.
+    mask : PackedMask
+        As predicted and tidied; protected pixels of other labels may be missing in the array.
+    area : int
+        Pixels that were written.
+    confidence : float
+        Of the prediction, in [0, 1]; of merged ones the lowest.
+    class_name : str
+        What kind of object it is, if somebody said so.
+    others : tuple of LabelledObject
+        Its pieces in further planes.
+    origins : tuple of Draft
+        Prompts of the objects that it was merged or split from.
+    filled : int
+        Pixels of holes that were filled.
+    dropped : tuple of int
+        Areas of small parts that were left out.
+    """
 
     label: int
     draft: Draft
-    mask: PackedMask  # as predicted; protected pixels of other labels may be missing in the array
-    area: int  # pixels that were written
+    mask: PackedMask
+    area: int
     confidence: float
+    class_name: str = ""
+    others: tuple[LabelledObject, ...] = ()
+    origins: tuple[Draft, ...] = ()
+    filled: int = 0
+    dropped: tuple[int, ...] = ()
+
+    @property
+    def plane(self) -> PlaneKey:
+        """The plane it lies in, or the first of several."""
+        assert self.draft.plane is not None  # every commit has one
+        return self.draft.plane
+
+    @property
+    def pieces(self) -> tuple[LabelledObject, ...]:
+        """One object per plane."""
+        return (replace(self, others=()), *self.others) if self.others else (self,)
+
+    @property
+    def prompts(self) -> tuple[Draft, ...]:
+        """What people said about it."""
+        return tuple(draft for piece in self.pieces for draft in (piece.origins or (piece.draft,)))
+
+    @classmethod
+    def of_pieces(cls, pieces: list[LabelledObject]) -> LabelledObject:
+        """One object from its pieces, of which the first comes first."""
+        return replace(pieces[0], others=tuple(pieces[1:]))
+
+
+# ---------------------------------------------------------------- actions
 
 
 @dataclass(frozen=True)
-class EditDraft:
-    """The person added, moved or removed clicks or drags."""
+class Action:
+    """Something a person did.
+
+    Parameters
+    ----------
+    before, after : Draft
+        The object in progress.
+    pixels : tuple of PixelEdit
+        Changes of the labels; no two touch the same pixel.
+    removed, added : tuple of LabelledObject
+        Objects that are gone or come; one that changes is in both.
+    """
 
     before: Draft
     after: Draft
-    kind: Literal["draft"] = "draft"
+    pixels: tuple[PixelEdit, ...] = ()
+    removed: tuple[LabelledObject, ...] = ()
+    added: tuple[LabelledObject, ...] = ()
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def object(self) -> LabelledObject:
+        """The object that it is about: the first that it made or changed, else the first that it removed."""
+        return (*self.added, *self.removed)[0]
+
+    @property
+    def plane(self) -> PlaneKey | None:
+        """Where something changes, if anywhere."""
+        drafts = (self.after.plane or self.before.plane) if self.before != self.after else None
+        return self.pixels[0].plane if self.pixels else drafts
 
 
 @dataclass(frozen=True)
-class Commit:
-    """The preview became an object; the draft is empty afterwards."""
+class EditDraft(Action):
+    """The person added, moved or removed clicks or drags."""
 
-    object: LabelledObject
-    pixels: PixelEdit
-    kind: Literal["commit"] = "commit"
+    kind: ClassVar[str] = "draft"
 
 
 @dataclass(frozen=True)
-class Delete:
+class Reopen(Action):
+    """A committed object became the object in progress; its pixels stay until it is committed again."""
+
+    kind: ClassVar[str] = "reopen"
+
+
+@dataclass(frozen=True)
+class Commit(Action):
+    """The preview became an object, or took the place of a reopened one; the draft is empty afterwards."""
+
+    policy: LabelPolicy = field(default_factory=LabelPolicy)
+
+    kind: ClassVar[str] = "commit"
+
+
+@dataclass(frozen=True)
+class Delete(Action):
     """An object was removed from the labels."""
 
-    object: LabelledObject
-    pixels: PixelEdit
-    kind: Literal["delete"] = "delete"
+    kind: ClassVar[str] = "delete"
 
 
-Action = EditDraft | Commit | Delete
+@dataclass(frozen=True)
+class Merge(Action):
+    """Several objects became one."""
+
+    kind: ClassVar[str] = "merge"
+
+
+@dataclass(frozen=True)
+class Split(Action):
+    """Parts of an object became objects of their own."""
+
+    kind: ClassVar[str] = "split"
+
+
+@dataclass(frozen=True)
+class Classify(Action):
+    """An object got another class name."""
+
+    kind: ClassVar[str] = "classify"
+
+
+_KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge, Split, Classify)}
+
+
+# ---------------------------------------------------------------- JSON
 
 
 def action_to_json(action: Action) -> dict[str, Any]:
     """The action as plain dicts, lists, numbers and strings."""
-    return asdict(action)
+    return {"kind": action.kind, **{name: value for name, value in asdict(action).items() if value != ()}}
 
 
 def action_from_json(data: dict[str, Any]) -> Action:
@@ -270,17 +258,37 @@ def action_from_json(data: dict[str, Any]) -> Action:
     ValueError
         If the kind of action is unknown.
     """
-    kind = data["kind"]
-    if kind == "draft":
-        return EditDraft(_draft(data["before"]), _draft(data["after"]))
-    if kind in ("commit", "delete"):
-        made, pixels = data["object"], data["pixels"]
-        described = LabelledObject(
-            **{**made, "draft": _draft(made["draft"]), "mask": _packed(made["mask"])},
+    made = _KINDS.get(data["kind"])
+    if made is None:
+        raise ValueError(
+            f"an action must be one of {', '.join(_KINDS)}, got {data['kind']!r}; was it saved by a newer version?"
         )
-        edit = PixelEdit(**{**pixels, "plane": _plane(pixels["plane"]), "pixels": _packed(pixels["pixels"])})
-        return Commit(described, edit) if kind == "commit" else Delete(described, edit)
-    raise ValueError(f"an action must be 'draft', 'commit' or 'delete', got {kind!r}; was it saved by a newer version?")
+    more = {"policy": LabelPolicy(**data["policy"])} if made is Commit else {}
+    return made(
+        _draft(data["before"]),
+        _draft(data["after"]),
+        tuple(
+            PixelEdit(**{**edit, "plane": _plane(edit["plane"]), "pixels": _packed(edit["pixels"])})
+            for edit in data.get("pixels", ())
+        ),
+        tuple(_objects(data.get("removed", ()))),
+        tuple(_objects(data.get("added", ()))),
+        **more,
+    )
+
+
+def _objects(data: Any) -> Iterator[LabelledObject]:
+    for one in data:
+        yield LabelledObject(
+            **{
+                **one,
+                "draft": _draft(one["draft"]),
+                "mask": _packed(one["mask"]),
+                "others": tuple(_objects(one["others"])),
+                "origins": tuple(map(_draft, one["origins"])),
+                "dropped": tuple(one["dropped"]),
+            }
+        )
 
 
 def _plane(data: dict[str, Any]) -> PlaneKey:
@@ -297,19 +305,5 @@ def _draft(data: dict[str, Any]) -> Draft:
         tuple((y, x) for y, x in data["clicks"]),
         tuple(Correction(tuple(c["start"]), tuple(c["end"])) for c in data["corrections"]),
         data["kind"],
+        data["label"],
     )
-
-
-def _pack(array: npt.NDArray[Any]) -> str:
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 1)).decode("ascii")
-
-
-def _unpack(text: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
-
-
-def _chosen(mask: BoolArray, keep: BoolArray) -> BoolArray:
-    """The mask without those of its pixels that are not to be kept."""
-    result = mask.copy()
-    result[mask] = keep
-    return result

@@ -2,7 +2,8 @@
 
 No GUI, no network: a front end hands over clicks and drags, asks `AnnotationSession.request` what
 to predict, hands the answer to `AnnotationSession.receive` and commits it. Everything that changes
-the session is an `Action`: plain data that can be done, undone, done again and written as JSON.
+the session is an `Action`: plain data that can be done, undone, done again and written as JSON. A
+recorder (see `journal`) is told of it before it happens.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from napari_delse.actions import (
-    Action,
-    Commit,
-    Delete,
-    Draft,
-    EditDraft,
-    LabelledObject,
-    LabelStore,
-    PackedMask,
-    PixelEdit,
-    PlaneKey,
-)
+from napari_delse.actions import Draft, EditDraft, LabelledObject
+from napari_delse.edits import LabelStore, PlaneKey
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.history import History
+from napari_delse.operations import (
+    find,
+    plan_classify,
+    plan_commit,
+    plan_delete,
+    plan_merge,
+    plan_reopen,
+    plan_split,
+)
+from napari_delse.policy import LabelPolicy
 
 _KEPT_PREDICTIONS = 16  # so that undoing a click or a drag needs no network
 
@@ -53,7 +55,7 @@ class Request:
     draft: Draft
 
 
-class AnnotationSession:
+class AnnotationSession(History):
     """The state of one person's work on one labels array.
 
     Parameters
@@ -64,21 +66,19 @@ class AnnotationSession:
         Leave pixels that already have a label alone (else they are overwritten).
     largest : int
         Largest label that is in the store already.
+    policy : LabelPolicy, optional
+        Protection, holes and small parts; takes the place of `protect`.
 
     Notes
     -----
-    Undo goes back over clicks, drags, commits and deletions alike, without limit. Undoing
-    everything leaves the labels as they were found, bit by bit.
+    Undo goes back over clicks, drags, commits, deletions, merges and splits alike, without limit.
+    Undoing everything leaves the labels as they were found, bit by bit.
     """
 
-    def __init__(self, store: LabelStore, *, protect: bool = True, largest: int = 0) -> None:
-        self.store = store
-        self.protect = protect
-        self.objects: dict[int, LabelledObject] = {}
-        self._found = largest
-        self._draft = Draft()
-        self._done: list[Action] = []
-        self._undone: list[Action] = []
+    def __init__(
+        self, store: LabelStore, *, protect: bool = True, largest: int = 0, policy: LabelPolicy | None = None
+    ) -> None:
+        super().__init__(store, largest, policy or LabelPolicy(protect=protect))
         self._predictions: OrderedDict[Draft, Preview] = OrderedDict()
         self._asked = 0
         self._waiting: Request | None = None
@@ -86,43 +86,19 @@ class AnnotationSession:
     # ---- what to show
 
     @property
-    def draft(self) -> Draft:
-        """Clicks and drags of the object in progress."""
-        return self._draft
-
-    @property
     def preview(self) -> Preview | None:
         """The prediction for exactly the present draft, if it is there."""
-        return self._predictions.get(self._draft)
+        return self._predictions.get(self._draft.unlabelled)
+
+    @property
+    def reopened(self) -> LabelledObject | None:
+        """The committed object that is in progress again, as it stands in the labels."""
+        return None if self._draft.label is None else self.objects[self._draft.label]
 
     @property
     def is_waiting(self) -> bool:
         """Whether an answer is on its way."""
         return self._waiting is not None
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is something to undo."""
-        return bool(self._done)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether something was undone and nothing new was done since."""
-        return bool(self._undone)
-
-    @property
-    def actions(self) -> tuple[Action, ...]:
-        """Everything done and not undone, oldest first."""
-        return tuple(self._done)
-
-    @property
-    def next_label(self) -> int:
-        """The label of the next object: one above the largest."""
-        return max(self._found, max(self.objects, default=0)) + 1
-
-    def note_label(self, label: int) -> None:
-        """Somebody else wrote this label into the store."""
-        self._found = max(self._found, int(label))
 
     # ---- the object in progress
 
@@ -147,19 +123,31 @@ class AnnotationSession:
         ValueError
             If the object in progress lies in another plane.
         """
-        points = tuple((float(y), float(x)) for y, x in clicks)
-        if not points:
-            self._edit(Draft())
+        points, label = tuple((float(y), float(x)) for y, x in clicks), self._draft.label
+        if not points:  # a reopened object stays in its plane, to be clicked anew
+            self._edit(Draft() if label is None else Draft(self._draft.plane, label=label))
             return
-        if self._draft.clicks and self._draft.plane not in (None, plane):
-            raise ValueError("this object was begun on another plane; go back there, or start over here")
+        if self._draft.clicks or label is not None:
+            self._stay_in(plane)
         drags = self._draft.corrections if replace(self._draft, clicks=points, kind=kind).missing == 0 else ()
-        self._edit(Draft(plane, points, drags, kind))
+        self._edit(Draft(plane, points, drags, kind, label))
+
+    def _stay_in(self, plane: PlaneKey) -> None:
+        if self._draft.plane not in (None, plane):
+            raise ValueError("this object was begun on another plane; go back there, or start over here")
 
     def set_box(self, plane: PlaneKey, corners: Iterable[Sequence[float]]) -> None:
-        """A box around the object instead of clicks."""
+        """A box around the object instead of clicks.
+
+        Raises
+        ------
+        ValueError
+            If the object in progress is a reopened one of another plane.
+        """
         (y0, x0), (y1, x1) = ExtremePoints.from_box(corners).points
-        self._edit(Draft(plane, ((y0, x0), (y1, x1)), (), "box"))
+        if self._draft.label is not None:
+            self._stay_in(plane)
+        self._edit(Draft(plane, ((y0, x0), (y1, x1)), (), "box", self._draft.label))
 
     def add_correction(self, correction: Correction) -> None:
         """One more drag; see `set_corrections`."""
@@ -179,12 +167,20 @@ class AnnotationSession:
         self._edit(replace(self._draft, corrections=corrections))
 
     def clear(self) -> None:
-        """Forget the clicks and drags of the object in progress (undo brings them back)."""
+        """Forget the clicks and drags of the object in progress (undo brings them back).
+
+        A reopened object stays as it was committed.
+        """
         self._edit(Draft())
 
     def _edit(self, draft: Draft) -> None:
         if draft != self._draft:
             self._do(EditDraft(self._draft, draft))
+
+    def _exchange(self, gone: Sequence[LabelledObject], come: Sequence[LabelledObject], draft: Draft) -> None:
+        super()._exchange(gone, come, draft)
+        if not (self._waiting and self._waiting.draft == draft):
+            self._waiting = None
 
     # ---- prediction
 
@@ -211,7 +207,7 @@ class AnnotationSession:
         if self._waiting is not request:
             return False
         self._waiting = None
-        self._predictions[request.draft] = prediction
+        self._predictions[request.draft.unlabelled] = prediction
         while len(self._predictions) > _KEPT_PREDICTIONS:
             self._predictions.popitem(last=False)
         return request.draft == self._draft
@@ -231,7 +227,10 @@ class AnnotationSession:
     # ---- objects
 
     def commit(self) -> LabelledObject:
-        """Write the preview into the labels under the next free label, and begin a new object.
+        """Write the preview into the labels, and begin a new object.
+
+        It gets the next free label, or takes the place of the object that was reopened. Of a reopened
+        one, pixels that it wrote itself go; what was painted onto it beside them stays.
 
         Raises
         ------
@@ -239,32 +238,35 @@ class AnnotationSession:
             If there is no preview, it is empty, all its pixels are protected, or the label does
             not fit the labels' dtype.
         """
-        preview, plane, label = self.preview, self._draft.plane, self.next_label
-        if preview is None or plane is None:
+        preview = self.preview
+        if preview is None:
             raise ValueError("there is no preview to accept; click the object's four extreme points first")
-        mask = preview.mask
-        if mask.area == 0:
-            raise ValueError("the preview is empty; add a click on the object's boundary, or start over")
-        limit = _largest_value(self.store.dtype)
-        if label > limit:
-            raise ValueError(
-                f"label {label} does not fit into {self.store.dtype} labels, which end at {limit}; "
-                "convert the labels layer to a wider type (such as uint32) and go on"
-            )
-        chosen = mask
-        if self.protect:
-            current = self.store.read(plane, *mask.slices)
-            chosen = ObjectMask(mask.mask & (current == 0), mask.origin)
-            if chosen.area == 0:
-                raise ValueError(
-                    f"all {mask.area} pixels of this object already have a label, and labels are protected; "
-                    "start over, or switch the protection off"
-                )
-        made = LabelledObject(
-            label, self._draft, PackedMask.pack(mask), chosen.area, float(getattr(preview, "confidence", np.nan))
-        )
-        self._do(Commit(made, PixelEdit.plan(self.store, plane, chosen, label)))
-        return made
+        confidence, former = float(getattr(preview, "confidence", np.nan)), self.reopened
+        label = self.next_label if former is None else former.label
+        action = plan_commit(self.store, self._draft, preview.mask, confidence, label, self._policy, former)
+        self._do(action)
+        return action.object
+
+    def reopen(self, label: int, plane: PlaneKey | None = None) -> None:
+        """Work on a committed object again: its clicks and drags become the ones in progress.
+
+        Its pixels stay until it is committed again, under the same label; `clear` leaves it as it is.
+
+        Parameters
+        ----------
+        label : int
+            Of the object.
+        plane : PlaneKey, optional
+            Which of its planes, if it has several.
+
+        Raises
+        ------
+        ValueError
+            If this session did not make the object, or not in that plane.
+        """
+        action = plan_reopen(self._draft, find(self.objects, label, "reopen"), plane)
+        if action.before != action.after:
+            self._do(action)
 
     def delete(self, label: int) -> LabelledObject:
         """Remove an object from the labels, with what was painted onto it since.
@@ -274,74 +276,56 @@ class AnnotationSession:
         ValueError
             If this session did not make the object.
         """
-        made = self.objects.get(label)
-        if made is None or made.draft.plane is None:
-            raise ValueError(f"label {label} was not made here, so there is nothing to delete")
-        mask = self._pixels_of(label, made.draft.plane, made.mask.unpack())
-        self._do(Delete(made, PixelEdit.plan(self.store, made.draft.plane, mask, 0)))
+        made = find(self.objects, label, "delete")
+        self._do(plan_delete(self.store, self._draft, made))
         return made
 
-    def _pixels_of(self, label: int, plane: PlaneKey, mask: ObjectMask) -> ObjectMask:
-        """Pixels of a label around a mask: the window grows while the label touches its rim."""
-        height, width = plane.shape(self.store.shape)
-        rows, columns = mask.slices
-        while True:
-            found = self.store.read(plane, rows, columns) == label
-            step = max(8, max(found.shape) // 4)
-            top = max(0, rows.start - step) if found[:1].any() else rows.start
-            bottom = min(height, rows.stop + step) if found[-1:].any() else rows.stop
-            left = max(0, columns.start - step) if found[:, :1].any() else columns.start
-            right = min(width, columns.stop + step) if found[:, -1:].any() else columns.stop
-            if (slice(top, bottom), slice(left, right)) == (rows, columns):
-                return ObjectMask(found, (rows.start, columns.start))
-            rows, columns = slice(top, bottom), slice(left, right)
+    def merge(self, labels: Iterable[int]) -> LabelledObject:
+        """Make several objects one under the label of the first; also pieces of one object in many planes.
 
-    # ---- undo
+        Raises
+        ------
+        ValueError
+            If they are less than two, not made by this session, or from differently turned planes.
+        """
+        chosen = [find(self.objects, label, "merge") for label in dict.fromkeys(labels)]
+        action = plan_merge(self.store, self._draft, chosen)
+        self._do(action)
+        return action.object
 
-    def undo(self) -> Action | None:
-        """Take the last action back; None if there is none."""
-        if not self._done:
-            return None
-        action = self._done[-1]
-        if isinstance(action, EditDraft):
-            self._draft = action.before
-        elif isinstance(action, Commit):
-            action.pixels.undo(self.store)
-            del self.objects[action.object.label]
-            self._draft = action.object.draft
-        else:
-            action.pixels.undo(self.store)
-            self.objects[action.object.label] = action.object
-        self._undone.append(self._done.pop())
-        self._waiting = None
-        return action
+    def split(
+        self, label: int, mask: ObjectMask | None = None, plane: PlaneKey | None = None
+    ) -> tuple[LabelledObject, ...]:
+        """Make parts of an object objects of their own.
 
-    def redo(self) -> Action | None:
-        """Do again what was undone last; None if there is nothing."""
-        if not self._undone:
-            return None
-        self._apply(self._undone[-1])
-        return self._undone.pop()
+        Parameters
+        ----------
+        label : int
+            Of the object.
+        mask : ObjectMask, optional
+            What to split off; without it, parts that are not connected. They hang together where pixels touch,
+            also at a corner, and where they overlap in neighbouring planes. The largest keeps the label.
+        plane : PlaneKey, optional
+            Plane of the mask; the object's first one by default.
 
-    def _do(self, action: Action) -> None:
-        self._apply(action)
-        self._undone.clear()
+        Raises
+        ------
+        ValueError
+            If this session did not make the object, or there is nothing to split off.
+        """
+        made = find(self.objects, label, "split")
+        action = plan_split(self.store, self._draft, made, self.next_label, plane, mask)
+        self._do(action)
+        return action.added
 
-    def _apply(self, action: Action) -> None:
-        """Carry an action out; if the labels cannot be written, nothing has happened."""
-        if isinstance(action, EditDraft):
-            self._draft = action.after
-        elif isinstance(action, Commit):
-            action.pixels.do(self.store)
-            self.objects[action.object.label] = action.object
-            self._draft = Draft()
-        else:
-            action.pixels.do(self.store)
-            del self.objects[action.object.label]
-        self._done.append(action)
-        if not (self._waiting and self._waiting.draft == self._draft):
-            self._waiting = None
+    def classify(self, label: int, class_name: str) -> None:
+        """Say what kind of object this is; an empty name takes it back.
 
-
-def _largest_value(dtype: np.dtype[Any]) -> int:
-    return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
+        Raises
+        ------
+        ValueError
+            If this session did not make the object.
+        """
+        made = find(self.objects, label, "name")
+        if made.class_name != class_name:
+            self._do(plan_classify(self._draft, made, class_name))

@@ -1,0 +1,229 @@
+"""Pixels of label planes: where they lie, how they are packed, and changing them so that it can be undone."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_delse.geometry import BoolArray, ObjectMask
+
+
+@dataclass(frozen=True)
+class PlaneKey:
+    """Which plane of an n-dimensional array.
+
+    Parameters
+    ----------
+    axes : (int, int)
+        The array's axes that are the plane's y and x; not negative.
+    index : tuple of int
+        Position on the remaining axes, in their order.
+    """
+
+    axes: tuple[int, int] = (0, 1)
+    index: tuple[int, ...] = ()
+
+    def key(self, rows: slice, columns: slice) -> tuple[slice, ...]:
+        """Slices of the whole array, of length 1 on the other axes, for a window of this plane."""
+        others = iter(self.index)
+        window = dict(zip(self.axes, (rows, columns), strict=True))
+        ndim = len(self.index) + 2
+        return tuple(window[a] if a in window else _length_one(next(others)) for a in range(ndim))
+
+    def flat(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A view of ``data[key(...)]`` as (rows, columns)."""
+        others = [a for a in range(block.ndim) if a not in self.axes]
+        view: npt.NDArray[Any] = block.transpose(*others, *self.axes)[(0,) * len(others)]
+        return view
+
+    def shape(self, shape: Sequence[int]) -> tuple[int, int]:
+        """(height, width) of the plane in an array of the given shape."""
+        return shape[self.axes[0]], shape[self.axes[1]]
+
+
+def _length_one(position: int) -> slice:
+    return slice(position, position + 1)
+
+
+class LabelStore(Protocol):
+    """Where labels live: a numpy or zarr array, or a layer of a viewer."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all labels."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Integer type of the labels."""
+        ...
+
+    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """A window of a plane; not to be changed by the caller."""
+        ...
+
+    def write(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
+    ) -> None:
+        """Write one value, or one per chosen pixel, to the chosen pixels of a window."""
+        ...
+
+
+class ArrayLabels:
+    """Labels in an array with basic slicing (numpy, memmap, zarr)."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(self.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the labels."""
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype
+
+    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """A window of a plane."""
+        return plane.flat(np.asarray(self.data[plane.key(rows, columns)]))
+
+    def write(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
+    ) -> None:
+        """Write to the chosen pixels of a window."""
+        key = plane.key(rows, columns)
+        block = np.array(self.data[key])
+        plane.flat(block)[where] = values
+        self.data[key] = block
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """An `ObjectMask` in a few bytes of text: bits, zlib, base64."""
+
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+    bits: str
+
+    @classmethod
+    def pack(cls, mask: ObjectMask) -> PackedMask:
+        """From a mask."""
+        return cls(mask.origin, (mask.mask.shape[0], mask.mask.shape[1]), _pack(np.packbits(mask.mask)))
+
+    def unpack(self) -> ObjectMask:
+        """The mask again."""
+        bits = np.unpackbits(_unpack(self.bits, np.dtype(np.uint8)), count=self.shape[0] * self.shape[1])
+        return ObjectMask(bits.astype(bool).reshape(self.shape), self.origin)
+
+
+@dataclass(frozen=True)
+class PixelEdit:
+    """Pixels of one plane that were given one value, and what they were before.
+
+    Doing and undoing touch only pixels that still hold what this edit left there, so that other
+    edits in between (napari's brush) are kept.
+    """
+
+    plane: PlaneKey
+    pixels: PackedMask
+    after: int
+    before: int | str  # one value for all pixels, or packed values in the labels' dtype
+    dtype: str
+
+    @classmethod
+    def plan(cls, store: LabelStore, plane: PlaneKey, mask: ObjectMask, value: int) -> PixelEdit:
+        """The edit that gives the pixels of a mask a value; changes nothing yet."""
+        rows, columns = mask.slices
+        current = store.read(plane, rows, columns)
+        where = mask.mask & (current != value)
+        old = current[where]
+        uniform = old.size == 0 or bool((old == old[0]).all())
+        before: int | str = (int(old[0]) if old.size else 0) if uniform else _pack(old)
+        pixels = PackedMask.pack(ObjectMask(where, mask.origin))
+        return cls(plane, pixels, int(value), before, np.dtype(store.dtype).str)
+
+    def do(self, store: LabelStore) -> None:
+        """Write the new value."""
+        mask, old = self.pixels.unpack(), self._old()
+        current = store.read(self.plane, *mask.slices)
+        keep = current[mask.mask] == old
+        store.write(self.plane, *mask.slices, _chosen(mask.mask, keep), self.after)
+
+    def undo(self, store: LabelStore) -> None:
+        """Write the old values back."""
+        mask, old = self.pixels.unpack(), self._old()
+        current = store.read(self.plane, *mask.slices)
+        keep = current[mask.mask] == self.after
+        store.write(
+            self.plane, *mask.slices, _chosen(mask.mask, keep), old[keep] if isinstance(old, np.ndarray) else old
+        )
+
+    def _old(self) -> int | npt.NDArray[Any]:
+        return self.before if isinstance(self.before, int) else _unpack(self.before, np.dtype(self.dtype))
+
+
+def largest_value(dtype: np.dtype[Any]) -> int:
+    """The largest label that fits."""
+    return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
+
+
+def pixels_of(store: LabelStore, label: int, plane: PlaneKey, mask: ObjectMask) -> ObjectMask:
+    """Pixels of a label around a mask: the window grows while the label touches its rim."""
+    height, width = plane.shape(store.shape)
+    rows, columns = mask.slices
+    while True:
+        found = store.read(plane, rows, columns) == label
+        step = max(8, max(found.shape) // 4)
+        top = max(0, rows.start - step) if found[:1].any() else rows.start
+        bottom = min(height, rows.stop + step) if found[-1:].any() else rows.stop
+        left = max(0, columns.start - step) if found[:, :1].any() else columns.start
+        right = min(width, columns.stop + step) if found[:, -1:].any() else columns.stop
+        if (slice(top, bottom), slice(left, right)) == (rows, columns):
+            return ObjectMask(found, (rows.start, columns.start))
+        rows, columns = slice(top, bottom), slice(left, right)
+
+
+def _pack(array: npt.NDArray[Any]) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 1)).decode("ascii")
+
+
+def _unpack(text: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
+
+
+def _chosen(mask: BoolArray, keep: BoolArray) -> BoolArray:
+    """The mask without those of its pixels that are not to be kept."""
+    result = mask.copy()
+    result[mask] = keep
+    return result
+
+
+def cut(mask: ObjectMask, rows: slice, columns: slice) -> BoolArray:
+    """A mask as seen through a window of its plane."""
+    window = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+    y0, x0 = mask.origin
+    top, left = max(rows.start, y0), max(columns.start, x0)
+    bottom, right = min(rows.stop, y0 + mask.mask.shape[0]), min(columns.stop, x0 + mask.mask.shape[1])
+    if top < bottom and left < right:
+        part = mask.mask[top - y0 : bottom - y0, left - x0 : right - x0]
+        window[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = part
+    return window
+
+
+def union(masks: Sequence[ObjectMask]) -> ObjectMask:
+    """All pixels of masks of one plane."""
+    found = [mask for mask in masks if mask.mask.size]
+    if len(found) < 2:
+        return found[0] if found else masks[0]
+    rows = slice(min(m.slices[0].start for m in found), max(m.slices[0].stop for m in found))
+    columns = slice(min(m.slices[1].start for m in found), max(m.slices[1].stop for m in found))
+    return ObjectMask(np.logical_or.reduce([cut(mask, rows, columns) for mask in found]), (rows.start, columns.start))

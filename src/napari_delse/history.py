@@ -1,0 +1,210 @@
+"""Everything that was done in a session, in order: doing, undoing, redoing, and telling a recorder first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+from napari_delse.actions import Action, Draft, LabelledObject, action_from_json, action_to_json
+from napari_delse.edits import LabelStore, PixelEdit
+from napari_delse.policy import LabelPolicy
+
+Recorder = Callable[[dict[str, Any]], None]
+_Change = Callable[[PixelEdit, LabelStore], None]
+
+
+class History:
+    """Labels, objects and the draft, changed by actions only.
+
+    Parameters
+    ----------
+    store : LabelStore
+        Where committed objects are written.
+    largest : int
+        Largest label that is in the store already.
+    policy : LabelPolicy
+        How objects are written.
+
+    Attributes
+    ----------
+    objects : dict of int to LabelledObject
+        What was committed, by label.
+    recorder : callable or None
+        Called with plain data before anything changes; if it raises, nothing has changed.
+    """
+
+    def __init__(self, store: LabelStore, largest: int, policy: LabelPolicy) -> None:
+        self.store = store
+        self.objects: dict[int, LabelledObject] = {}
+        self.recorder: Recorder | None = None
+        self._policy = policy
+        self._found = largest
+        self._draft = Draft()
+        self._done: list[Action] = []
+        self._undone: list[Action] = []
+
+    @property
+    def draft(self) -> Draft:
+        """Clicks and drags of the object in progress."""
+        return self._draft
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is something to undo."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether something was undone and nothing new was done since."""
+        return bool(self._undone)
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Everything done and not undone, oldest first."""
+        return tuple(self._done)
+
+    @property
+    def undone(self) -> tuple[Action, ...]:
+        """Everything undone and not done again, in the order in which redo takes it."""
+        return tuple(reversed(self._undone))
+
+    # ---- labels
+
+    @property
+    def next_label(self) -> int:
+        """The label of the next object: one above the largest."""
+        return max(self._found, max(self.objects, default=0)) + 1
+
+    @property
+    def largest_found(self) -> int:
+        """The largest label that somebody else wrote, as far as known."""
+        return self._found
+
+    def note_label(self, label: int) -> None:
+        """Somebody else wrote this label into the store."""
+        if label > self._found:
+            self._record("label", label=int(label))
+            self._found = int(label)
+
+    @property
+    def policy(self) -> LabelPolicy:
+        """How objects are written from now on."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: LabelPolicy) -> None:
+        if policy != self._policy:
+            self._record("policy", policy=asdict(policy))
+            self._policy = policy
+
+    @property
+    def protect(self) -> bool:
+        """Whether pixels that have a label are left alone; short for that of `policy`."""
+        return self._policy.protect
+
+    @protect.setter
+    def protect(self, protect: bool) -> None:
+        self.policy = replace(self._policy, protect=protect)
+
+    # ---- undo
+
+    def undo(self) -> Action | None:
+        """Take the last action back; None if there is none."""
+        if not self._done:
+            return None
+        action = self._done[-1]
+        self._record("undo", kind=action.kind)
+        self._take_back(action)
+        return action
+
+    def redo(self) -> Action | None:
+        """Do again what was undone last; None if there is nothing."""
+        if not self._undone:
+            return None
+        action = self._undone[-1]
+        self._record("redo", kind=action.kind)
+        self._apply(action)
+        self._undone.pop()
+        return action
+
+    def _do(self, action: Action) -> None:
+        if self.recorder is not None:
+            self._record("do", action=action_to_json(action))
+        self._apply(action)
+        self._undone.clear()
+
+    def _apply(self, action: Action, *, write: bool = True) -> None:
+        """Carry an action out; if the labels cannot be written, nothing has happened."""
+        if write:
+            self._write(action.pixels, PixelEdit.do, PixelEdit.undo)
+        self._exchange(action.removed, action.added, action.after)
+        self._done.append(action)
+
+    def _take_back(self, action: Action, *, write: bool = True) -> None:
+        if write:
+            self._write(action.pixels, PixelEdit.undo, PixelEdit.do)
+        self._exchange(action.added, action.removed, action.before)
+        self._undone.append(self._done.pop())
+
+    def _write(self, edits: Sequence[PixelEdit], change: _Change, change_back: _Change) -> None:
+        """All changes of pixels or none of them."""
+        for number, edit in enumerate(edits, 1):
+            try:
+                change(edit, self.store)
+            except BaseException:
+                for begun in edits[:number]:
+                    with suppress(Exception):
+                        change_back(begun, self.store)
+                with suppress(Exception):
+                    self._record("failed")
+                raise
+
+    def _exchange(self, gone: Sequence[LabelledObject], come: Sequence[LabelledObject], draft: Draft) -> None:
+        for one in gone:
+            del self.objects[one.label]
+        for one in come:
+            self.objects[one.label] = one
+        self._draft = draft
+
+    # ---- journal
+
+    def _record(self, step: str, **content: Any) -> None:
+        if self.recorder is not None:
+            self.recorder({"step": step, **content})
+
+    def repeat(self, entry: dict[str, Any], *, write: bool = True) -> None:
+        """Do again what a recorder was told; it is not told again.
+
+        Parameters
+        ----------
+        entry : dict
+            What the recorder got.
+        write : bool
+            Also change the labels; else they are taken to have been changed already.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit what was done before.
+        """
+        step = entry["step"]
+        if step == "do":
+            self._apply(action_from_json(entry["action"]), write=write)
+            self._undone.clear()
+        elif step in ("undo", "redo"):
+            left = self._done if step == "undo" else self._undone
+            if not left or left[-1].kind != entry["kind"]:
+                raise ValueError(f"there is no {entry['kind']} to {step}")
+            if step == "undo":
+                self._take_back(left[-1], write=write)
+            else:
+                self._apply(left[-1], write=write)
+                left.pop()
+        elif step == "label":
+            self._found = int(entry["label"])
+        elif step == "policy":
+            self._policy = LabelPolicy(**entry["policy"])
+        else:
+            raise ValueError(f"there is no step {step!r}; was it recorded by a newer version?")

@@ -1,0 +1,67 @@
+"""What becomes of a mask on its way into the labels: protection, holes, small parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_delse.geometry import BoolArray, ObjectMask
+
+_AROUND = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner are of one part, so holes end there
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPolicy:
+    """How objects are written into the labels."""
+
+    protect: bool = True  # leave pixels that already have a label alone (else they are overwritten)
+    fill_holes: bool = False  # fill holes where there is background; other labels inside stay
+    min_part: int = 0  # leave out unconnected parts of fewer pixels; the largest part is always kept
+
+    def __post_init__(self) -> None:
+        if self.min_part < 0:
+            raise ValueError(f"min_part must be 0 (keep all parts) or a number of pixels, got {self.min_part}")
+
+
+@dataclass(frozen=True, eq=False)
+class Tidied:
+    """A mask with its holes filled and its small parts left out."""
+
+    mask: ObjectMask
+    filled: int  # pixels
+    dropped: tuple[int, ...]  # areas of the parts left out, largest first
+
+
+def tidy(mask: ObjectMask, policy: LabelPolicy) -> Tidied:
+    """A mask as the policy wants it, whatever the labels hold."""
+    kept, dropped = drop_small(mask.mask, policy.min_part)
+    filled = 0
+    if policy.fill_holes and kept.any():
+        from scipy.ndimage import binary_fill_holes
+
+        full: BoolArray = binary_fill_holes(kept)
+        # What was left out inside a hole belongs to the hole again.
+        filled, kept = int(np.count_nonzero(full) - np.count_nonzero(kept)), full
+    return Tidied(ObjectMask(kept, mask.origin), filled, dropped)
+
+
+def drop_small(mask: BoolArray, least: int) -> tuple[BoolArray, tuple[int, ...]]:
+    """A mask without parts of fewer pixels, but with its largest; and the areas of the others."""
+    if least < 2 or not mask.any():
+        return mask, ()
+    numbers, count = parts(mask)
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)
+    small = areas < least
+    small[0], small[1 + int(areas[1:].argmax())] = True, False
+    return ~small[numbers], tuple(sorted((int(a) for a in areas[1:][small[1:]]), reverse=True))
+
+
+def parts(mask: BoolArray) -> tuple[npt.NDArray[Any], int]:
+    """Connected parts of a mask, numbered from 1 in each pixel, and how many there are."""
+    from scipy.ndimage import label
+
+    numbers, count = label(mask, _AROUND)
+    return numbers, int(count)
