@@ -527,3 +527,44 @@ class TestTrain:
         tifffile.imwrite(small / "labels.tif", labels)
         assert self.run(small) == 2
         assert "label at least two" in capsys.readouterr().err
+
+
+class TestExport:
+    """Labels for other programs; the formats themselves are tested with `export`."""
+
+    def run(self, *args):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["export", *map(str, args)])
+        return ended.value.code
+
+    def test_objects_with_classes_become_geojson(self, tmp_path):
+        labels = np.zeros((40, 50), np.uint16)
+        labels[5:15, 8:20], labels[20:30, 30:45] = 3, 8
+        tifffile.imwrite(tmp_path / "labels.tif", labels)
+        (tmp_path / "classes.csv").write_text("label,class\n3,tumour\n8,stroma\n")
+        code = self.run(tmp_path / "labels.tif", tmp_path / "cells.geojson", "--classes", tmp_path / "classes.csv")
+        assert code == 0
+        features = json.loads((tmp_path / "cells.geojson").read_text())["features"]
+        assert len(features) == 2
+        assert {f["properties"]["classification"]["name"] for f in features} == {"tumour", "stroma"}
+
+    def test_pixel_sizes_survive(self, tmp_path):
+        labels = np.ones((3, 20, 30), np.uint16)
+        sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+        tifffile.imwrite(
+            tmp_path / "labels.ome.tif", labels, metadata={"axes": "ZYX", **sizes}, photometric="minisblack"
+        )
+        assert self.run(tmp_path / "labels.ome.tif", tmp_path / "again.ome.tif") == 0
+        with tifffile.TiffFile(tmp_path / "again.ome.tif") as file:
+            text = file.ome_metadata
+            np.testing.assert_array_equal(file.asarray(), labels)
+        assert all(f'{name}="{size}"' in text for name, size in sizes.items())
+
+    def test_what_exists_is_replaced_only_when_asked(self, tmp_path, capsys):
+        tifffile.imwrite(tmp_path / "labels.tif", np.ones((20, 30), np.uint16))
+        (tmp_path / "out.json").write_text("mine")
+        assert self.run(tmp_path / "labels.tif", tmp_path / "out.json", "--format", "coco") == 2
+        assert "--overwrite" in capsys.readouterr().err
+        assert (tmp_path / "out.json").read_text() == "mine"
+        assert self.run(tmp_path / "labels.tif", tmp_path / "out.json", "--format", "coco", "--overwrite") == 0
+        assert json.loads((tmp_path / "out.json").read_text())["annotations"]

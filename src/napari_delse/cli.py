@@ -366,6 +366,58 @@ def models(json_out: Json = None) -> None:
     _report(json_out, {"models": found}, [_table(header, rows) if rows else "no model is installed"])
 
 
+@app.command(cls=_Command)
+def export(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Label image: TIFF, OME-TIFF, PNG or a zarr array.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File (or .zarr folder); its suffix tells the format.")],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="tiff, ome-tiff, ome-zarr, ome-zarr-0.4, coco, geojson (QuPath) or imagej."),
+    ] = None,
+    axes: Annotated[str | None, typer.Option("--axes", help="Names of the labels' axes, such as ZYX.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="CSV with the columns label,class: names of the objects.")
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help="File name of the labelled image, for COCO.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Write labels for another program: OME, COCO, QuPath, ImageJ."""
+    from napari_delse.export import export_labels
+    from napari_delse.files import open_image
+
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists; give another name, or --overwrite")
+    options: dict[str, Any] = {"classes": _classes(classes), "image_name": image}
+    if labels.is_dir():
+        import zarr
+
+        written = export_labels(zarr.open_array(labels, mode="r"), out, format_name, axes=axes, **options)
+    else:
+        with open_image(labels, axes) as opened:
+            sizes, units = opened.pixel_size
+            if sizes:
+                options["scale"] = [sizes.get(axis, 1.0) for axis in opened.axes]
+                options["units"] = [units.get(axis, "pixel") for axis in opened.axes]
+            written = export_labels(opened.data, out, format_name, axes=opened.axes, **options)
+    print(f"wrote {written}")
+
+
+def _classes(path: Path | None) -> dict[int, str] | None:
+    """Class names from a table label,class."""
+    if path is None:
+        return None
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if not {"label", "class"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path} must have the columns label,class, got {','.join(rows.fieldnames or ())}")
+        try:
+            return {int(row["label"]): row["class"] for row in rows}
+        except ValueError as error:
+            raise ValueError(f"{path}, line {rows.line_num}: labels must be whole numbers ({error})") from None
+
+
 def _describe(name: str, path: Path) -> dict[str, Any]:
     """One model from its files, without loading it."""
     described: dict[str, Any] = dict.fromkeys(

@@ -86,6 +86,32 @@ class ImageFile:
         """(height, width)."""
         return self.data.shape[self.axes.index("Y")], self.data.shape[self.axes.index("X")]
 
+    @property
+    def pixel_size(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Size and unit of a step along Z, Y, X and T, as far as the file knows them."""
+        stored = self.scale.get("metadata", {})
+        if self.kind == "ome":
+            names = {axis: f"PhysicalSize{axis}" for axis in "ZYX"} | {"T": "TimeIncrement"}
+            known = {axis: stored[name] for axis, name in names.items() if name in stored}
+            # The units OME takes where none is said.
+            usual = {"Z": "micrometer", "Y": "micrometer", "X": "micrometer", "T": "second"}
+            return known, {axis: stored.get(names[axis] + "Unit", usual[axis]) for axis in known}
+        sizes: dict[str, float] = {}
+        units: dict[str, str] = {}
+        if "resolution" in self.scale:
+            factor, unit = {2: (25.4, "millimeter"), 3: (10.0, "millimeter")}.get(
+                self.scale.get("resolutionunit", 1), (1.0, stored.get("unit", ""))
+            )
+            per_x, per_y = self.scale["resolution"]
+            sizes = {"Y": factor / per_y, "X": factor / per_x}
+            units = {"Y": unit, "X": unit} if unit and unit != "pixel" else {}
+        if "spacing" in stored:
+            sizes["Z"] = float(stored["spacing"])
+            units |= {"Z": units["X"]} if "X" in units else {}
+        if "finterval" in stored:
+            sizes["T"], units["T"] = float(stored["finterval"]), "second"
+        return sizes, units
+
     def read(self) -> npt.NDArray[Any]:
         """All pixels."""
         return np.asarray(self.data[(slice(None),) * len(self.axes)])
@@ -266,7 +292,7 @@ def label_dtype(largest: int) -> np.dtype[Any]:
 def write_labels(
     path: Path, planes: Iterable[npt.NDArray[Any]], dtype: np.dtype[Any], like: ImageFile, *, ome: bool = False
 ) -> tuple[int, ...]:
-    """Write label planes as one compressed TIFF with the axes and the pixel size of an image.
+    """Write label planes as one TIFF, compressed unless it is for ImageJ, with the axes and the pixel size of an image.
 
     OME and ImageJ files get labels of their kind (ImageJ knows no more than 16 bit and 2 GB), other images a plain
     TIFF whose description names the axes.
@@ -304,7 +330,8 @@ def write_labels(
             shape=shape,
             dtype=dtype,
             photometric="minisblack",
-            compression="zlib",
+            # ImageJ takes all planes but the first to follow it uncompressed.
+            compression=None if kind == "imagej" else "zlib",
             metadata={"axes": axes, **sizes},
             **tags,
         )
