@@ -1,7 +1,9 @@
 """The annotate widget in a real viewer, with a predictor that answers with the ellipse in the box of the clicks."""
 
+import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ pytest.importorskip("pytestqt")
 
 from napari.components import ViewerModel
 from napari.layers import Labels
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import Qt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from hands import Hands
 
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._layers import camera_of, largest_label, nearest_on, outline
@@ -55,50 +59,6 @@ class StubPredictor:
         inside = inside + ((xs - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)) ** 2 <= 1
         mask = ObjectMask.from_crop(inside, Crop(0, 0, *plane.shape, 32), plane.shape)
         return Ellipse(mask, 0.9, tuple(corrections))
-
-
-class Mouse:
-    """Presses, moves and releases on the canvas at positions of the world."""
-
-    def __init__(self, viewer, qtbot):
-        self.viewer, self.qtbot = viewer, qtbot
-        self.canvas = viewer.window._qt_viewer.canvas
-        self.native = self.canvas.native
-
-    def at(self, point):
-        y, x = point
-        node = self.canvas.view.scene
-        px, py = node.transform.map((x, y))[:2]
-        return QPoint(round(px), round(py))
-
-    def click(self, point):
-        self.qtbot.mouseClick(self.native, Qt.MouseButton.LeftButton, pos=self.at(point))
-
-    def drag(self, start, end, steps=5):
-        first, last = np.array(start, float), np.array(end, float)
-        points = [self.at(first + (last - first) * i / steps) for i in range(steps + 1)]
-        self.qtbot.mouseMove(self.native, points[0])
-        self.qtbot.mousePress(self.native, Qt.MouseButton.LeftButton, pos=points[0])
-        for point in points[1:]:
-            self.qtbot.wait(12)  # vispy drops movements in quicker succession
-            self.move_pressed(point)
-        self.qtbot.mouseRelease(self.native, Qt.MouseButton.LeftButton, pos=points[-1])
-
-    def move_pressed(self, point):
-        """qtbot.mouseMove cannot hold a button down."""
-        where = QPointF(point)
-        event = QMouseEvent(
-            QEvent.Type.MouseMove,
-            where,
-            QPointF(self.native.mapToGlobal(point)),
-            Qt.MouseButton.NoButton,
-            Qt.MouseButton.LeftButton,
-            Qt.KeyboardModifier.NoModifier,
-        )
-        QApplication.sendEvent(self.native, event)
-
-    def key(self, key, modifier=Qt.KeyboardModifier.NoModifier):
-        self.qtbot.keyClick(self.native, key, modifier)
 
 
 @pytest.fixture
@@ -197,8 +157,6 @@ def test_layers_lie_where_the_image_is(real_viewer, open_widget):
 
 
 def test_manifest_names_this_widget():
-    from pathlib import Path
-
     import napari_delse
 
     manifest = (Path(napari_delse.__file__).parent / "napari.yaml").read_text()
@@ -241,17 +199,18 @@ def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
     real_viewer.show()
     qtbot.wait(50)
     real_viewer.reset_view()
-    mouse = Mouse(real_viewer, qtbot)
+    mouse = Hands(real_viewer)
     for point in DIAMOND:
         mouse.click(point)
     np.testing.assert_allclose(widget._layers.clicks.data, DIAMOND, atol=0.3)
     wait_for_preview(qtbot, widget)
+    center = camera_of(real_viewer).center
     mouse.drag((59.9, 40), (69.9, 40))  # the outline is pulled down ...
     qtbot.waitUntil(lambda: len(widget._session.draft.corrections) == 1)
     wait_for_preview(qtbot, widget)
     assert widget._session.preview.mask.mask.shape[0] > 50
     qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 1)
-    center = camera_of(real_viewer).center
+    assert camera_of(real_viewer).center == center
     mouse.drag((30, 70), (30, 75))  # ... and elsewhere the camera moves
     assert camera_of(real_viewer).center != center
     assert len(widget._session.draft.corrections) == 1

@@ -8,12 +8,12 @@ _POINTS = ("top-most", "right-most", "bottom-most", "left-most")
 
 NO_IMAGE = "Open an image to begin: drop a file onto the window, or take File > Open Sample > DELSE."
 KEYS = (
-    ("Click", "a boundary point of the object"),
-    ("Pull the outline", "to correct it (or draw lines, see W)"),
+    ("Click", "boundary points of an object"),
+    ("Pull", "the outline to correct it"),
     ("Enter or N", "accept, next object"),
     ("Esc", "start over"),
-    ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
-    ("W", "clicks or lines"),
+    ("Ctrl+Z", "undo; with Shift, redo"),
+    ("W", "draw correction lines, or click"),
 )
 
 

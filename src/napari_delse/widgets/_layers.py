@@ -26,7 +26,8 @@ CLICKS, DRAGS, PREVIEW = "DELSE clicks", "DELSE drags", "DELSE preview"
 CLICK_COLOR, DRAG_COLOR, PREVIEW_COLOR = "#00e5ff", "#ff3dbb", "#ffd400"
 MINE = "napari-delse"  # key in a layer's metadata
 
-_LINE = 2.0  # width of lines and rims, screen pixels
+_RIM = 2.0  # width of the preview's rim, screen pixels
+_LINE = 3.0  # width of drawn drags, screen pixels
 _MARKER = 9.0  # diameter of click markers, screen pixels
 _OVERLAY_PIXELS = 1_000_000  # of the preview: few enough to be shown at once
 _EDITS = ("added", "changed", "removed")
@@ -153,7 +154,7 @@ def outline(mask: BoolArray, zoom: float) -> tuple[npt.NDArray[np.uint8], float]
         the rim stays thin, and more than one for a mask too large to be shown pixel by pixel.
     """
     room = math.sqrt(_OVERLAY_PIXELS / mask.size)
-    fine = int(min(16, zoom / _LINE, room))
+    fine = int(min(16, zoom / _RIM, room))
     coarse = math.ceil(max(1.0, 1 / room, 0.5 / zoom))
     if coarse > 1:
         picture, step = mask[::coarse, ::coarse], float(coarse)
@@ -161,7 +162,7 @@ def outline(mask: BoolArray, zoom: float) -> tuple[npt.NDArray[np.uint8], float]
         picture, step = mask.repeat(fine, axis=0).repeat(fine, axis=1), 1 / fine
     else:
         picture, step = mask, 1.0
-    thickness = max(1, round(_LINE / (zoom * step)))
+    thickness = max(1, round(_RIM / (zoom * step)))
     core = np.pad(picture, thickness)
     for _ in range(thickness):  # each time one row and column fewer on every side
         core = core[1:-1, 1:-1] & core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
@@ -266,6 +267,11 @@ class WorkLayers:
                 width = _LINE / self.zoom(draft.plane)
                 self.drags.add(lines, shape_type="line", edge_width=width, edge_color=DRAG_COLOR)
             self.drags.selected_data = set()
+
+    def calm(self) -> None:
+        """Deselect the click just made: napari's highlight would hide the boundary."""
+        if self.clicks is not None and self.clicks.selected_data and str(self.clicks.mode) == "add":
+            self.clicks.selected_data = set()
 
     def show_preview(self, key: PlaneKey, mask: ObjectMask) -> None:
         """Show a mask in the overlay."""

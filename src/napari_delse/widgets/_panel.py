@@ -99,10 +99,9 @@ class AnnotatePanel(QWidget):
 
         buttons = QGridLayout()
         self.accept_button.setMinimumHeight(32)
-        buttons.addWidget(self.accept_button, 0, 0, 1, 2)
-        buttons.addWidget(self.restart_button, 0, 2)
-        buttons.addWidget(self.undo_button, 1, 0, 1, 1)
-        buttons.addWidget(self.redo_button, 1, 1, 1, 1)
+        buttons.addWidget(self.accept_button, 0, 0, 1, 3)
+        for column, lesser in enumerate((self.undo_button, self.redo_button, self.restart_button)):
+            buttons.addWidget(lesser, 1, column)
         for column in range(3):
             buttons.setColumnStretch(column, 1)
 

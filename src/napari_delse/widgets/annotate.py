@@ -211,6 +211,29 @@ class AnnotateWidget(AnnotatePanel):
         with suppress(Exception):  # the viewer may be half gone
             self._leave()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a person can click and will be answered."""
+        return self._predictor is not None and self._layers is not None and self._layers.is_complete
+
+    @property
+    def preview_mask(self) -> ObjectMask | None:
+        """The pixels that would be accepted now."""
+        preview = None if self._session is None else self._session.preview
+        return None if preview is None else preview.mask
+
+    @property
+    def has_shown_preview(self) -> bool:
+        """Whether the preview of what was said last is on the canvas."""
+        return (
+            self.preview_mask is not None and self._session is not None and self._shown[:1] == (self._session.preview,)
+        )
+
+    @property
+    def accepted(self) -> int:
+        """How many objects the labels got here."""
+        return 0 if self._session is None else len(self._session.objects)
+
     # ---------------------------------------------------------------- model
 
     def _load_model(self) -> None:
@@ -553,11 +576,14 @@ class AnnotateWidget(AnnotatePanel):
             far = np.hypot(*(np.asarray(event.pos) - pressed)) >= _STILL
             return Correction(start, end) if far and end != start else None
 
-        yield
-        while event.type == "mouse_move":
-            event.handled = True  # the camera stays
-            layers.show_draft(session.draft, (drag,) if (drag := pull()) else ())
+        layer.mouse_pan = False  # the camera stays
+        try:
             yield
+            while event.type == "mouse_move":
+                layers.show_draft(session.draft, (drag,) if (drag := pull()) else ())
+                yield
+        finally:
+            layer.mouse_pan = True
         if (drag := pull()) is not None and session is self._session and session.preview is not None:
             session.add_correction(drag)
             self._ask()
@@ -686,6 +712,7 @@ class AnnotateWidget(AnnotatePanel):
         preview = None if session is None else session.preview
         if session is not None and layers is not None:
             layers.show_draft(session.draft)
+            layers.calm()
             state = (preview, session.draft.plane)
             if state != self._shown:
                 self._shown = state
