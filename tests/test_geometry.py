@@ -245,6 +245,15 @@ def crop_masks(draw):
     return mask, Crop(y0, x0, y0 + mask.shape[0], x0 + mask.shape[1], 32), plane
 
 
+@pytest.mark.parametrize(("y0", "x0"), list(itertools.product([-4, 0, 3, 9], [-5, 0, 4, 11])))
+def test_a_mask_is_cut_at_every_border(y0, x0):
+    mask = np.random.default_rng(0).random((7, 8)) < 0.7
+    plane = np.zeros((40, 40), bool)
+    plane[20 + y0 : 27 + y0, 20 + x0 : 28 + x0] = mask
+    found = ObjectMask.from_crop(mask, Crop(y0, x0, y0 + 7, x0 + 8, 32), (12, 14))
+    np.testing.assert_array_equal(found.to_plane((12, 14)), plane[20:32, 20:34])
+
+
 @given(crop_masks())
 def test_a_mask_cut_from_a_crop_is_the_crop_pasted_into_the_plane(case):
     mask, crop, shape = case
