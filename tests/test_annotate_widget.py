@@ -96,7 +96,7 @@ def open_widget(qtbot, predictor, request):
         opened.append(widget)
         if ready:
             qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
-            qtbot.waitUntil(lambda: widget._predictor is not None)
+            qtbot.waitUntil(lambda: widget.is_ready)
         return widget
 
     yield open_it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.actions import PlaneKey
+from napari_delse.edits import PlaneKey
 from napari_delse.geometry import Point
 from napari_delse.images import Plane
 

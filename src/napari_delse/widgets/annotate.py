@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QTimer
 
-from napari_delse.actions import Commit, Delete, Draft, PlaneKey
-from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.session import AnnotationSession, Request
+from napari_delse.actions import Draft
+from napari_delse.edits import PlaneKey
+from napari_delse.geometry import Correction, ObjectMask
+from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._layers import (
     MINE,
@@ -28,17 +28,15 @@ from napari_delse.widgets._layers import (
     new_labels,
     place,
 )
+from napari_delse.widgets._outliner import Outlined, Outliner, PredictorLike, load_predictor, model_names
 from napari_delse.widgets._panel import AnnotatePanel, fill
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource, to_plane, to_space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import napari.viewer
-    import numpy.typing as npt
-
-    from napari_delse.images import Plane
 
 _GRAB = 8.0  # how near to the outline a pull must begin, screen pixels
 _REACH = 24.0  # how near to it a drawn line must begin, screen pixels
@@ -47,40 +45,6 @@ _SMALL = 4_000_000  # labels that are searched for the largest one at once
 
 
 Followed = list[tuple[Any, Callable[..., Any]]]  # events and what is called on them
-
-
-class PredictorLike(Protocol):
-    """What the widget needs of a `predict.Predictor`."""
-
-    def segment(self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = ()) -> Any:
-        """Segment one object."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Outlined:
-    """A prediction with all that is shown of it, made in the worker."""
-
-    prediction: Any
-    mask: ObjectMask
-    confidence: float
-    contours: list[npt.NDArray[np.float64]]
-
-
-def load_predictor(model: str, device: str) -> PredictorLike:
-    """The real predictor, ready to answer fast; imports torch."""
-    from napari_delse.predict import Predictor
-
-    predictor = Predictor.load(model, device=device)
-    predictor.warm_up()
-    return predictor
-
-
-def model_names() -> list[str]:
-    """Models to choose from; imports torch."""
-    from napari_delse.checkpoint import available_models
-
-    return list(available_models())
 
 
 class AnnotateWidget(AnnotatePanel):
@@ -104,9 +68,8 @@ class AnnotateWidget(AnnotatePanel):
     ) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self._load, self._names = load, names
-        self._predictor: PredictorLike | None = None
-        self._loads = 0
+        self._names = names
+        self._outliner = Outliner(load, self._on_ready, self._say)
         self._source: ImageSource | None = None
         self._layers: WorkLayers | None = None
         self._labels: Labels | None = None
@@ -119,13 +82,13 @@ class AnnotateWidget(AnnotatePanel):
         self._followed: Followed = []  # for as long as the image is chosen
         self._bound: list[str] = []
         self._docked = self._closed = False
-        self._runner, self._reader = Runner("napari-delse"), Runner("napari-delse-labels")
-        self.destroyed.connect(partial(_let_go, (self._runner, self._reader), (self._connected, self._followed)))
+        self._reader = Runner("napari-delse-labels")
+        self.destroyed.connect(partial(_let_go, (self._outliner, self._reader), (self._connected, self._followed)))
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in (("soon", 0), ("zoom", 80))}
         self._timers["soon"].timeout.connect(self._refresh)
         self._timers["zoom"].timeout.connect(self._on_zoomed)
         self._connect()
-        self._runner.submit(self._names, self._on_models, self._say)
+        self._outliner.runner.submit(self._names, self._on_models, self._say)
         self._load_model()
         self._refresh()
         QTimer.singleShot(0, self._start)  # the window shows up first: new layers take napari a moment
@@ -204,7 +167,7 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        _let_go((self._runner, self._reader), (self._connected,))
+        _let_go((self._outliner, self._reader), (self._connected,))
         for key in self._bound:
             with suppress(Exception):
                 self.viewer.bind_key(key, None)
@@ -214,7 +177,7 @@ class AnnotateWidget(AnnotatePanel):
     @property
     def is_ready(self) -> bool:
         """Whether a person can click and will be answered."""
-        return self._predictor is not None and self._layers is not None and self._layers.is_complete
+        return self._outliner.is_ready and self._layers is not None and self._layers.is_complete
 
     @property
     def preview_mask(self) -> ObjectMask | None:
@@ -237,24 +200,14 @@ class AnnotateWidget(AnnotatePanel):
     # ---------------------------------------------------------------- model
 
     def _load_model(self) -> None:
-        self._predictor = None
-        self._loads += 1
         for session in self._sessions.values():
             session.forget_predictions()
-        load = partial(self._load, self.model_box.currentData(), self.device_box.currentData())
-        then, failed = partial(self._on_loaded, self._loads), partial(self._on_load_failed, self._loads)
-        self._runner.submit(load, then, failed)
+        self._outliner.use(self.model_box.currentData(), self.device_box.currentData())
         self._later()
 
-    def _on_loaded(self, number: int, predictor: PredictorLike) -> None:
-        if number == self._loads:
-            self._predictor = predictor
-            self._say()
-            self._ask()
-
-    def _on_load_failed(self, number: int, error: Exception) -> None:
-        if number == self._loads:
-            self._say(error)
+    def _on_ready(self) -> None:
+        self._say()
+        self._ask()
 
     def _on_models(self, names: list[str]) -> None:
         names = names or ["default"]
@@ -495,8 +448,7 @@ class AnnotateWidget(AnnotatePanel):
             self._later()
             return
         rows, session = np.asarray(event.source.data), self._session
-        self._notice, self._trouble = "", False
-        try:
+        with self._told():
             known = len(session.draft.clicks)
             if len(rows) > known:
                 for row in rows[known:]:
@@ -505,8 +457,6 @@ class AnnotateWidget(AnnotatePanel):
             else:
                 key = session.draft.plane or PlaneKey()
                 session.set_clicks(key, [to_plane(key, row) for row in rows])
-        except ValueError as error:
-            self._say(error)
         self._ask()
 
     def _on_drags(self, event: Any) -> None:
@@ -514,8 +464,7 @@ class AnnotateWidget(AnnotatePanel):
         if self._layers is None or self._session is None or self._source is None or not is_settled(event):
             return
         session, shapes, kinds = self._session, event.source.data, list(event.source.shape_type)
-        self._notice, self._trouble = "", False
-        try:
+        with self._told():
             if "rectangle" in kinds and session.draft.is_empty:
                 key = self._source.shown_plane(self.viewer, shapes[kinds.index("rectangle")][0])
                 session.set_box(key, [to_plane(key, row) for row in shapes[kinds.index("rectangle")]])
@@ -528,8 +477,6 @@ class AnnotateWidget(AnnotatePanel):
                 lines = [Correction(to_plane(key, s[0]), to_plane(key, s[-1])) for s in shapes]
                 known = {_single(c): c for c in session.draft.corrections}
                 session.set_corrections(known.get(_single(c)) or self._on_outline(c) for c in lines)
-        except ValueError as error:
-            self._say(error)
         self._ask()
 
     def _on_outline(self, drag: Correction) -> Correction:
@@ -585,7 +532,8 @@ class AnnotateWidget(AnnotatePanel):
         finally:
             layer.mouse_pan = True
         if (drag := pull()) is not None and session is self._session and session.preview is not None:
-            session.add_correction(drag)
+            with self._told():
+                session.add_correction(drag)
             self._ask()
 
     # ---------------------------------------------------------------- what the person wants
@@ -599,15 +547,9 @@ class AnnotateWidget(AnnotatePanel):
         if session in self._searched:
             self._say(ValueError("the labels are still being searched for the largest one; accept again in a moment"))
             return
-        try:
+        with self._told("the labels could not be written: "):
             made = session.commit()
-        except ValueError as error:
-            self._say(error)
-        except Exception as error:  # the array behind the layer may refuse for any reason of its own
-            self._say(ValueError(f"the labels could not be written: {error}"))
-        else:
             self._labels.selected_label = made.label
-            self._say()
             self._take_clicks()
 
     def start_over(self) -> None:
@@ -617,10 +559,10 @@ class AnnotateWidget(AnnotatePanel):
         elif self._labels is None:
             self._choose_labels(None)
         else:
-            if self._session is not None:
-                self._session.clear()
-            self._make_layers()
-            self._say()
+            with self._told():
+                if self._session is not None:
+                    self._session.clear()
+                self._make_layers()
             self._ask()
 
     def undo(self) -> None:
@@ -634,15 +576,9 @@ class AnnotateWidget(AnnotatePanel):
     def _step(self, step: Callable[[AnnotationSession], Any]) -> None:
         if self._session is None:
             return
-        try:
-            action = step(self._session)
-        except Exception as error:
-            self._say(ValueError(f"the labels could not be written: {error}"))
-            return
-        if action is not None:
-            plane = action.object.draft.plane if isinstance(action, (Commit, Delete)) else self._session.draft.plane
-            self._go_to(plane)
-        self._say()
+        with self._told("the labels could not be written: "):
+            if (action := step(self._session)) is not None:
+                self._go_to(action.plane)
         self._ask()
 
     def _go_to(self, plane: PlaneKey | None) -> None:
@@ -670,30 +606,32 @@ class AnnotateWidget(AnnotatePanel):
     def _ask(self) -> None:
         """Have predicted what is missing, and show what is there as soon as napari is done with its event."""
         self._later()
-        session, source, predictor = self._session, self._source, self._predictor
-        if session is None or source is None or predictor is None:
+        session, source = self._session, self._source
+        if session is None or source is None or not self._outliner.is_ready:
             return
         request = session.request()
         if request is None or request.draft.plane is None:
             return
         try:
-            job = partial(_predict, predictor, source.plane(request.draft.plane), session, request)
+            plane = source.plane(request.draft.plane)
         except ValueError as error:
             session.fail(request)
             self._say(error)
-            return
-        then, failed = partial(self._on_answer, session, request), partial(self._on_failure, session, request)
-        self._runner.submit(job, then, failed)
-
-    def _on_answer(self, session: AnnotationSession, request: Request, answer: Outlined | None) -> None:
-        if answer is not None and session.receive(request, answer) and session is self._session:
-            self._refresh()
-
-    def _on_failure(self, session: AnnotationSession, request: Request, error: Exception) -> None:
-        if session.fail(request) and session is self._session:
-            self._say(error)
+        else:
+            self._outliner.outline(session, request, plane, self._refresh, self._say)
 
     # ---------------------------------------------------------------- showing
+
+    @contextmanager
+    def _told(self, what: str = "") -> Iterator[None]:
+        """Whatever goes wrong inside is told in the status line, and what went wrong before no more."""
+        self._say()
+        try:
+            yield
+        except ValueError as error:  # the session's, written for people
+            self._say(error)
+        except Exception as error:  # that of an array, a disk, a driver ...
+            self._say(RuntimeError(f"{what}{error}"))
 
     def _say(self, error: BaseException | None = None) -> None:
         """Show what went wrong until the next action, or that nothing does."""
@@ -751,19 +689,11 @@ class AnnotateWidget(AnnotatePanel):
             return guide.next_click(session.draft.missing)
         if preview is not None:
             return guide.preview(preview.mask.area, preview.confidence)
-        if self._predictor is None and not self._trouble:
+        if not self._outliner.is_ready and not self._trouble:
             return "The model is being loaded; the outline appears by itself."
         if session.is_waiting:
             return "Outlining the object ..."
         return "There is no outline: click a further point of the boundary, or press Esc and start over."
-
-
-def _predict(predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request) -> Outlined | None:
-    """In the worker: the answer, or None if nobody waits for it any more."""
-    if not session.is_wanted(request):
-        return None
-    prediction = predictor.segment(plane, request.draft.prompt(), request.draft.corrections)
-    return Outlined(prediction, prediction.mask, float(prediction.confidence), prediction.contours())
 
 
 def _single(drag: Correction) -> tuple[float, ...]:
@@ -778,7 +708,7 @@ def _unfollow(kept: Followed) -> None:
     kept.clear()
 
 
-def _let_go(runners: Iterable[Runner], followed: Iterable[Followed]) -> None:
+def _let_go(runners: Iterable[Runner | Outliner], followed: Iterable[Followed]) -> None:
     """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
     for runner in runners:
         runner.close()

@@ -1,0 +1,135 @@
+"""The predictor in its worker: loaded there, asked there, its answers brought back to the GUI thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.widgets._run import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_delse.images import Plane
+    from napari_delse.session import AnnotationSession, Request
+
+
+class PredictorLike(Protocol):
+    """What is needed of a `predict.Predictor`."""
+
+    def segment(self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = ()) -> Any:
+        """Segment one object."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """A prediction with all that is shown of it, so that the GUI thread computes nothing."""
+
+    prediction: Any
+    mask: ObjectMask
+    confidence: float
+    contours: list[npt.NDArray[np.float64]]
+
+
+def load_predictor(model: str, device: str) -> PredictorLike:
+    """The real predictor, ready to answer fast; imports torch."""
+    from napari_delse.predict import Predictor
+
+    predictor = Predictor.load(model, device=device)
+    predictor.warm_up()
+    return predictor
+
+
+def model_names() -> list[str]:
+    """Models to choose from; imports torch."""
+    from napari_delse.checkpoint import available_models
+
+    return list(available_models())
+
+
+class Outliner:
+    """Outlines objects off the GUI thread.
+
+    Parameters
+    ----------
+    load : callable
+        Makes the predictor from the names of a model and a device.
+    on_ready : callable
+        Called when a predictor was loaded.
+    on_trouble : callable
+        Called with the error when one could not be loaded.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str, str], PredictorLike],
+        on_ready: Callable[[], object],
+        on_trouble: Callable[[Exception], object],
+    ) -> None:
+        self.runner = Runner("napari-delse")
+        self._load, self._on_ready, self._on_trouble = load, on_ready, on_trouble
+        self._predictor: PredictorLike | None = None
+        self._loads = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a predictor is loaded."""
+        return self._predictor is not None
+
+    def use(self, model: str, device: str) -> None:
+        """Load another predictor; of several asked for in a row the last one counts."""
+        self._predictor = None
+        self._loads += 1
+        then, failed = partial(self._loaded, self._loads), partial(self._not_loaded, self._loads)
+        self.runner.submit(partial(self._load, model, device), then, failed)
+
+    def _loaded(self, number: int, predictor: PredictorLike) -> None:
+        if number == self._loads:
+            self._predictor = predictor
+            self._on_ready()
+
+    def _not_loaded(self, number: int, error: Exception) -> None:
+        if number == self._loads:
+            self._on_trouble(error)
+
+    def outline(
+        self,
+        session: AnnotationSession,
+        request: Request,
+        plane: Plane,
+        then: Callable[[], object],
+        failed: Callable[[Exception], object],
+    ) -> None:
+        """Answer a request of a session; nothing is called if nobody waits for the answer any more."""
+        if self._predictor is None:
+            session.fail(request)
+            return
+
+        def answered(answer: Outlined | None) -> None:
+            if answer is not None and session.receive(request, answer):
+                then()
+
+        def not_answered(error: Exception) -> None:
+            if session.fail(request):
+                failed(error)
+
+        self.runner.submit(partial(_outline, self._predictor, plane, session, request), answered, not_answered)
+
+    def close(self) -> None:
+        """Let no answer come any more."""
+        self.runner.close()
+
+
+def _outline(predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request) -> Outlined | None:
+    """In the worker: the answer, or None if nobody waits for it any more."""
+    if not session.is_wanted(request):
+        return None
+    prediction = predictor.segment(plane, request.draft.prompt(), request.draft.corrections)
+    return Outlined(prediction, prediction.mask, float(prediction.confidence), prediction.contours())
