@@ -65,6 +65,17 @@ def test_hot_pixels_do_not_change_the_others(hot):
     assert (found[spots].abs() == 1.5).all()
 
 
+@pytest.mark.parametrize("size", [9, 11, 24, 64, 100])
+@pytest.mark.parametrize("hot", [-40_000, 60_000])
+def test_a_hot_pixel_beside_a_small_object_does_not_hide_it(size, hot):
+    y, x = np.mgrid[:size, :size] - size // 2
+    pixels = (100 + 50 * (y**2 + x**2 <= (size / 4) ** 2) + RNG.normal(0, 3, (size, size))).astype(np.float32)
+    clean = to_input(pixels[None], 128)[0]
+    pixels[1, 1] = hot
+    found = to_input(pixels[None], 128)[0]
+    assert found[64, 64] - found[64, 2] > 0.8 * (clean[64, 64] - clean[64, 2])
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 65535.0, 1e-20, 1e20])
 def test_a_constant_image_is_zero(value):
     assert (normalise(torch.full((1, 3, 64, 64), value), JOINT) == 0).all()
