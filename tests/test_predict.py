@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_delse.checkpoint import save_model
-from napari_delse.geometry import Correction, CropConfig, ExtremePoints
+from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
-from napari_delse.predict import Predictor
+from napari_delse.predict import Predictor, mask_from_phi
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
 CLICKS = [(20.0, 41.0), (38.0, 22.0), (61.0, 40.0), (42.0, 63.0)]
@@ -227,7 +227,7 @@ def test_a_gpu_short_of_memory_gets_smaller_batches(model_folder, image, monkeyp
     def crowded(images, *rest):
         sizes.append(len(images))
         if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         device, predictor.device = predictor.device, torch.device("cpu")
         try:
             return run(images, *rest)
@@ -250,3 +250,29 @@ def test_wrong_input_is_told_in_one_sentence(predictor, model_folder, image):
         list(predictor.segment_many(image, [prompt] * 2, [[]]))
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or mps, got 'gpu'"):
         Predictor.load(model_folder, device="gpu")
+
+
+@given(
+    seed=st.integers(0, 1000),
+    corner=st.tuples(st.integers(-40, 60), st.integers(-40, 60)),
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+)
+@settings(deadline=None)
+def test_a_mask_is_phi_interpolated_at_the_pixel_centres(seed, corner, shape):
+    rng = np.random.default_rng(seed)
+    phi = rng.normal(-1, 1, (32, 32)).astype(np.float32)
+    phi[: rng.integers(0, 32)] = -5
+    crop = Crop(*corner, corner[0] + shape[0], corner[1] + shape[1], 32)
+    whole = torch.nn.functional.interpolate(torch.from_numpy(phi)[None, None], shape, mode="bilinear")[0, 0].numpy()
+    unsure = np.abs(whole) < 1e-5
+    expected = ObjectMask.from_crop((whole > 0) & ~unsure, crop, (50, 60)).to_plane((50, 60))
+    found = mask_from_phi(phi, crop, (50, 60), 0.0).to_plane((50, 60))
+    doubt = ObjectMask.from_crop(unsure, crop, (50, 60)).to_plane((50, 60))
+    np.testing.assert_array_equal(found & ~doubt, expected & ~doubt)
+
+
+def test_a_crop_of_a_million_pixels_a_side_costs_nothing():
+    phi = np.full((64, 64), -1, np.float32)
+    phi[32, 32] = 1
+    mask = mask_from_phi(phi, Crop(-500_000, -500_000, 500_000, 500_000, 64), (100, 100), 0.0)
+    assert mask.mask.size <= 100 * 100

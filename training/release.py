@@ -59,7 +59,7 @@ def search_threshold(
         for sample, label in chosen[:count]:
             truth = sample.labels == label
             found = predictor.segment(sample.image, ExtremePoints.from_mask(truth))
-            phi = torch.from_numpy(found.states[-1])
+            phi = found.states[-1]
             masks = [mask_from_phi(phi, found.crop, truth.shape, float(t)).to_plane(truth.shape) for t in thresholds]
             scores.append([iou(mask, truth) for mask in masks])
     means = np.mean(scores, axis=0)

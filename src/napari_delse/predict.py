@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -239,7 +239,7 @@ class Predictor:
         with torch.inference_mode():
             states = self._model.evolve(fields, evolution)
         arrays = tuple(s[0, 0].numpy() for s in states)
-        mask = mask_from_phi(states[-1][0, 0], prediction.crop, prediction.plane_shape, self.config.threshold)
+        mask = mask_from_phi(arrays[-1], prediction.crop, prediction.plane_shape, self.config.threshold)
         return replace(prediction, states=arrays, mask=mask)
 
     def _crop(self, prompt: ExtremePoints, corrections: Sequence[Correction]) -> Crop:
@@ -264,8 +264,8 @@ class Predictor:
         fields, states = self._infer(images, clicks, drags, evolution)
         predictions = []
         for i, (prompt, drag, crop) in enumerate(zip(prompts, corrections, crops, strict=True)):
-            mask = mask_from_phi(states[-1][i, 0], crop, plane.shape, self.config.threshold)
             arrays = tuple(s[i, 0].numpy() for s in states)
+            mask = mask_from_phi(arrays[-1], crop, plane.shape, self.config.threshold)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
             predictions.append(
                 Prediction(mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, self.config)
@@ -305,7 +305,7 @@ class Predictor:
         except RuntimeError as error:
             if self.device.type == "cpu":
                 raise
-            if isinstance(error, torch.OutOfMemoryError) and len(images) > 1:
+            if isinstance(error, torch.cuda.OutOfMemoryError) and len(images) > 1:
                 half = len(images) // 2
                 first = self._infer(images[:half], clicks[:half], drags[:half], evolution)
                 second = self._infer(images[half:], clicks[half:], drags[half:], evolution)
@@ -341,10 +341,32 @@ def _padded(points: Sequence[npt.NDArray[np.float64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(present)
 
 
-def mask_from_phi(phi: Tensor, crop: Crop, plane_shape: tuple[int, int], threshold: float) -> ObjectMask:
-    """phi sampled at the pixel centres of the crop, cut at the threshold."""
-    sampled = F.interpolate(phi[None, None].float(), size=crop.shape, mode="bilinear", align_corners=False)[0, 0]
-    return ObjectMask.from_crop((sampled > threshold).numpy(), crop, plane_shape)
+def mask_from_phi(phi: Float32Array, crop: Crop, plane_shape: tuple[int, int], threshold: float) -> ObjectMask:
+    """The pixels of the plane at whose centres phi, interpolated between its own, is above the threshold.
+
+    Only the window around the object and inside the plane is ever made, so that a crop far larger than either
+    costs nothing.
+    """
+    inside = phi > threshold
+    spans, samples = [], []
+    for axis, (start, length, limit) in enumerate(zip((crop.y0, crop.x0), crop.shape, plane_shape, strict=True)):
+        size = phi.shape[axis]
+        found = np.flatnonzero(inside.any(axis=1 - axis))
+        if len(found) == 0:
+            return ObjectMask(np.zeros((0, 0), dtype=bool), (0, 0))
+        low = max(math.floor(found[0] * length / size) - math.ceil(length / size), 0, -start)
+        high = min(math.ceil((found[-1] + 1) * length / size) + math.ceil(length / size), length, limit - start)
+        if high <= low:
+            return ObjectMask(np.zeros((0, 0), dtype=bool), (0, 0))
+        where = ((np.arange(low, high) + 0.5) * (size / length) - 0.5).clip(0, size - 1)
+        below = np.minimum(where.astype(int), size - 2)
+        spans.append((start + low, start + high))
+        samples.append((below, (where - below).astype(np.float32)))
+    (rows, along_y), (columns, along_x) = samples
+    lines = phi[rows] * (1 - along_y)[:, None] + phi[rows + 1] * along_y[:, None]
+    sampled = lines[:, columns] * (1 - along_x) + lines[:, columns + 1] * along_x
+    window = Crop(spans[0][0], spans[1][0], spans[0][1], spans[1][1], crop.size)
+    return ObjectMask.from_crop(sampled > threshold, window, plane_shape)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
