@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from napari_delse.actions import (
     action_to_json,
 )
 from napari_delse.geometry import Correction, Crop, ObjectMask
+from napari_delse.policy import LabelPolicy
+from napari_delse.prompts import read_prompts, write_prompts
+from napari_delse.review import class_names, listing, most_uncertain, neighbour, object_prompts
 from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 24, 20)
@@ -34,22 +37,27 @@ class Ellipse:
     confidence: float = 0.9
 
 
-def predict(draft, shape):
+def predict(draft, shape, *, untidy=False):
     y0, x0, y1, x1 = draft.prompt().box
     dy = sum(c.end[0] - c.start[0] for c in draft.corrections)
     dx = sum(c.end[1] - c.start[1] for c in draft.corrections)
     ys, xs = np.mgrid[: shape[0], : shape[1]]
     ry, rx = max((y1 - y0) / 2, 0.5), max((x1 - x0) / 2, 0.5)
     inside = ((ys - (y0 + y1) / 2 - dy) / ry) ** 2 + ((xs - (x0 + x1) / 2 - dx) / rx) ** 2 <= 1
+    if untidy and inside.any():  # now and then a part of its own, and a hole
+        inside[0, 0] |= int(x0) % 2 == 1
+        inside[int(y0 + y1) // 2 % shape[0], int(x0 + x1) // 2 % shape[1]] &= int(y0) % 2 == 0
     return Ellipse(ObjectMask.from_crop(inside, Crop(0, 0, *shape, 32), shape), draft.corrections)
 
 
-def answer(session):
+def answer(session, *, untidy=False):
     """What a worker does; True when something was predicted."""
     request = session.request()
     if request is None:
         return False
-    return session.receive(request, predict(request.draft, request.draft.plane.shape(session.store.shape)))
+    return session.receive(
+        request, predict(request.draft, request.draft.plane.shape(session.store.shape), untidy=untidy)
+    )
 
 
 def outline(session, points=DIAMOND, plane=PLANE):
@@ -254,6 +262,292 @@ def test_zarr_labels():
     assert not data[:].any()
 
 
+# ---------------------------------------------------------------- reopen, merge, split
+
+
+def disk(session, y, x, radius=3, plane=PLANE):
+    outline(session, ((y - radius, x), (y, x - radius), (y + radius, x), (y, x + radius)), plane)
+    return session.commit()
+
+
+def test_reopened_object_is_committed_again_under_its_label(session):
+    disk(session, 4, 4)
+    made = disk(session, 11, 11)
+    session.classify(2, "nucleus")
+    before = session.store.data.copy()
+    session.reopen(2)
+    np.testing.assert_array_equal(session.store.data, before)
+    assert session.draft.clicks == made.draft.clicks
+    session.add_correction(Correction((8, 11), (9, 11)))
+    answer(session)
+    mask = session.preview.mask.to_plane((16, 16))
+    again = session.commit()
+    assert (again.label, again.class_name) == (2, "nucleus")
+    np.testing.assert_array_equal(session.store.data == 2, mask)
+    np.testing.assert_array_equal(session.store.data == 1, before == 1)
+    session.undo()
+    np.testing.assert_array_equal(session.store.data, before)
+
+
+def test_preview_of_a_reopened_object_needs_no_network(session):
+    disk(session, 4, 4)
+    session.reopen(1)
+    assert session.preview is not None
+    assert session.request() is None
+
+
+def test_giving_up_a_reopened_object_leaves_it_as_it_was(session):
+    disk(session, 4, 4)
+    before = session.store.data.copy(), dict(session.objects)
+    session.reopen(1)
+    session.add_correction(Correction((1, 4), (3, 4)))
+    session.clear()
+    assert session.draft == Draft()
+    assert session.objects == before[1]
+    np.testing.assert_array_equal(session.store.data, before[0])
+
+
+def test_reopened_object_without_clicks_is_still_that_object(session):
+    disk(session, 4, 4)
+    session.reopen(1)
+    session.set_clicks(PLANE, [])
+    assert session.draft.is_empty
+    assert disk(session, 5, 5).label == 1
+    assert list(session.objects) == [1]
+
+
+def test_recommit_keeps_what_was_painted_beside_the_object(session):
+    disk(session, 4, 4)
+    session.store.data[15, :] = 1  # the brush
+    session.reopen(1)
+    disk(session, 5, 5)
+    assert (session.store.data[15] == 1).all()
+
+
+def test_recommit_erases_nothing_that_was_painted_over_it(session):
+    disk(session, 4, 4)
+    session.store.data[1:4, 4] = 9
+    session.reopen(1)
+    disk(session, 9, 4)
+    assert (session.store.data[1:4, 4] == 9).all()
+
+
+def test_deleting_a_reopened_object_ends_the_work_on_it(session):
+    disk(session, 4, 4)
+    session.reopen(1)
+    session.delete(1)
+    assert session.draft == Draft()
+    session.undo()
+    assert session.reopened.label == 1
+
+
+def test_merged_objects_keep_their_prompts_and_are_outlined_as_one(session):
+    one, two = disk(session, 4, 4), disk(session, 4, 11)
+    union = session.store.data > 0
+    made = session.merge([2, 1])
+    np.testing.assert_array_equal(session.store.data, np.where(union, 2, 0))
+    assert set(made.prompts) == {one.draft, two.draft}
+    assert made.draft.prompt().box == (1, 1, 7, 14)
+    assert made.area == union.sum()
+    session.undo()
+    assert session.objects == {1: one, 2: two}
+
+
+def test_slices_merge_to_one_object_that_is_corrected_slice_by_slice():
+    session = AnnotationSession(ArrayLabels(np.zeros((3, 16, 16), np.uint8)))
+    slices = [PlaneKey((1, 2), (z,)) for z in range(3)]
+    for plane in slices:
+        disk(session, 7, 7, plane=plane)
+    session.merge([1, 2, 3])
+    assert set(np.unique(session.store.data)) == {0, 1}
+    session.reopen(1, slices[1])
+    disk(session, 8, 8, plane=slices[1])
+    assert [piece.plane for piece in session.objects[1].pieces] == slices
+    with pytest.raises(ValueError, match="one connected part"):
+        session.split(1)
+    session.delete(1)
+    assert not session.store.data.any()
+
+
+def test_slices_that_do_not_touch_are_split():
+    session = AnnotationSession(ArrayLabels(np.zeros((3, 16, 16), np.uint8)))
+    slices = [PlaneKey((1, 2), (z,)) for z in range(3)]
+    made = [disk(session, 7, 7, plane=slices[z]) for z in (0, 2)]
+    session.merge([1, 2])
+    parts = session.split(1)
+    assert [part.label for part in parts] == [1, 2]
+    assert [part.draft for part in parts] == [one.draft for one in made]
+
+
+def test_painted_bridge_joins_and_a_mask_cuts(session):
+    disk(session, 4, 4)
+    disk(session, 4, 12)
+    session.merge([1, 2])
+    session.store.data[4, 8] = 1  # the brush
+    with pytest.raises(ValueError, match="one connected part"):
+        session.split(1)
+    right = ObjectMask(np.ones((16, 8), bool), (0, 8))
+    one, two = session.split(1, right)
+    assert (one.label, two.label) == (1, 2)
+    assert not (session.store.data[:, 8:] == 1).any()
+    assert session.store.data[4, 8] == 2
+    assert two.draft.prompt().box == (1, 8, 7, 15)
+    with pytest.raises(ValueError, match="holds every pixel"):
+        session.split(2, right)
+
+
+def test_split_beyond_the_dtype_is_refused(session):
+    disk(session, 4, 4)
+    disk(session, 11, 11)
+    session.merge([1, 2])
+    session.note_label(255)
+    with pytest.raises(ValueError, match="label 256 does not fit"):
+        session.split(1)
+
+
+def test_labels_that_fail_halfway_are_put_back(session):
+    class Failing(ArrayLabels):
+        writes = 0
+
+        def write(self, *args):
+            self.writes += 1
+            if self.writes == 3:
+                raise OSError("disk full")
+            super().write(*args)
+
+    for x in (2, 6, 10):
+        disk(session, 4, x, 1)
+    before, actions = session.store.data.copy(), session.actions
+    session.store = Failing(session.store.data)
+    session.recorder = (told := []).append
+    session.merge([1, 2])  # one write
+    session.undo()  # and another
+    with pytest.raises(OSError, match="disk full"):
+        session.merge([3, 1, 2])
+    np.testing.assert_array_equal(session.store.data, before)
+    assert session.actions == actions
+    assert [entry["step"] for entry in told] == ["do", "undo", "do", "failed"]
+
+
+def test_recorder_that_fails_stops_the_action(session):
+    def full(entry):
+        raise OSError("no space left")
+
+    session.recorder = full
+    with pytest.raises(OSError, match="no space"):
+        session.add_click(PLANE, (2, 6))
+    assert session.draft == Draft()
+    session.recorder = None
+    session.add_click(PLANE, (2, 6))
+
+
+# ---------------------------------------------------------------- policy
+
+
+def commit_mask(session, rows):
+    outline(session)
+    session._predictions[session.draft] = Ellipse(ObjectMask(np.array([[c == "#" for c in r] for r in rows]), (0, 0)))
+    return session.commit()
+
+
+RING = ("#####.#", "#...#..", "#.#.#..", "#...#.#", "#####.#")
+
+
+def test_holes_are_filled_and_small_parts_dropped_and_reported(session):
+    session.policy = LabelPolicy(fill_holes=True, min_part=3)
+    made = commit_mask(session, RING)
+    assert (session.store.data[:5, :5] == 1).all()
+    assert not session.store.data[:, 5:].any()
+    assert (made.area, made.filled, made.dropped) == (25, 9, (2, 1, 1))
+
+
+def test_holes_and_parts_are_kept_by_default(session):
+    made = commit_mask(session, RING)
+    assert made.area == 20
+    assert (made.filled, made.dropped) == (0, ())
+
+
+def test_filling_a_hole_spares_the_object_in_it(session):
+    session.store.data[2, 2] = 7
+    session.note_label(7)
+    session.policy = LabelPolicy(protect=False, fill_holes=True, min_part=3)
+    commit_mask(session, RING)
+    assert session.store.data[2, 2] == 7
+    assert session.store.data[1, 1] == 8
+
+
+def test_parts_that_protection_leaves_are_small_parts_too(session):
+    session.store.data[:, 1] = 7
+    session.note_label(7)
+    session.policy = LabelPolicy(min_part=4)
+    made = commit_mask(session, ("#####", "#####"))
+    assert made.dropped == (2,)
+    assert made.area == 6
+
+
+def test_largest_part_is_kept_however_small(session):
+    session.policy = LabelPolicy(min_part=100)
+    assert commit_mask(session, ("##.#",)).area == 2
+
+
+# ---------------------------------------------------------------- review
+
+
+def reviewed():
+    session = AnnotationSession(ArrayLabels(np.zeros((2, 16, 16), np.uint8)))
+    for z, x, confidence in ((1, 4, 0.9), (0, 4, 0.4), (0, 11, 0.7)):
+        plane = PlaneKey((1, 2), (z,))
+        session.set_clicks(plane, ((1, x), (4, x - 3), (7, x), (4, x + 3)))
+        request = session.request()
+        session.receive(request, replace(predict(request.draft, (16, 16)), confidence=confidence))
+        session.commit()
+    session.classify(2, "nucleus")
+    return session
+
+
+def test_review_list_and_the_ways_through_it():
+    session = reviewed()
+    rows = listing(session.objects)
+    assert [(row.label, row.plane.index, row.confidence) for row in rows] == [
+        (1, (1,), 0.9),
+        (2, (0,), 0.4),
+        (3, (0,), 0.7),
+    ]
+    assert all((row.planes, row.prompts) == (1, 4) for row in rows)
+    assert [row.area for row in rows] == [session.objects[n].area for n in (1, 2, 3)]
+    assert [row.label for row in listing(session.objects, "place")] == [2, 3, 1]
+    assert [neighbour(session.objects, n, 1) for n in (None, 1, 3, 9)] == [1, 2, 1, 1]
+    assert [neighbour(session.objects, n, -1, "confidence") for n in (None, 2)] == [1, 1]
+    assert [most_uncertain(session.objects, seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
+    assert class_names(session.objects) == {2: "nucleus"}
+    assert neighbour({}, 1) is most_uncertain({}) is None
+
+
+def test_prompts_of_all_objects_survive_a_table(tmp_path):
+    session = reviewed()
+    session.reopen(1)
+    session.add_correction(Correction((1, 4), (2.5, 4)))
+    answer(session)
+    session.commit()
+    session.merge([2, 3])
+    prompts, left_out = object_prompts(session.objects)
+    write_prompts(tmp_path / "prompts.csv", prompts)
+    assert read_prompts(tmp_path / "prompts.csv") == prompts
+    assert [(one.label, one.index, len(one.corrections)) for one in prompts] == [(1, (1,), 1), (2, (0,), 0)]
+    assert not left_out
+
+
+def test_prompts_in_turned_planes():
+    session = AnnotationSession(ArrayLabels(np.zeros((16, 16, 16), np.uint8)))
+    outline(session, [(2, 6), (6, 3), (10, 6), (6, 9)], PlaneKey((2, 1), (3,)))
+    session.commit()
+    outline(session, DIAMOND, PlaneKey((0, 2), (3,)))
+    session.commit()
+    prompts, left_out = object_prompts(session.objects)
+    assert [one.prompt.points for one in prompts] == [((6, 2), (3, 6), (6, 10), (9, 6))]
+    assert left_out == [2]
+
+
 # ---------------------------------------------------------------- planes, masks and actions as data
 
 
@@ -310,37 +604,52 @@ def test_actions_survive_json(session):
 # ---------------------------------------------------------------- anything, in any order
 
 coordinates = st.tuples(st.integers(-4, 26).map(float), st.integers(-4, 22).map(float))
-planes = st.sampled_from(
-    [PlaneKey((1, 2), (0,)), PlaneKey((1, 2), (2,)), PlaneKey((0, 2), (5,)), PlaneKey((2, 1), (1,))]
-)
+planes = st.sampled_from([PlaneKey((1, 2), (z,)) for z in range(3)] + [PlaneKey((0, 2), (5,)), PlaneKey((2, 1), (1,))])
+
+
+def state_of(session):
+    return session.store.data.tobytes(), session.draft, tuple(sorted(session.objects.items())), session.next_label
+
+
+def whole_state(session):
+    return state_of(session), session.actions, session.undone, session.policy
+
+
+def plane_of(data, plane):
+    return plane.flat(data[plane.key(slice(None), slice(None))])
 
 
 class Annotating(RuleBasedStateMachine):
-    """Random work; undoing all of it must give the start back, bit by bit."""
+    """Random work; undoing all of it must give the start back, bit by bit, and its record the session."""
 
     def __init__(self):
         super().__init__()
         rng = np.random.default_rng(0)
         self.start = np.where(rng.random(SHAPE) < 0.3, rng.integers(1, 5, SHAPE), 0).astype(np.uint8)
         self.session = AnnotationSession(ArrayLabels(self.start.copy()), largest=4)
-        self.states = [self.state()]  # after each action, to compare undo and redo with
+        self.recorded = []
+        self.session.recorder = lambda entry: self.recorded.append(json.dumps(entry))
+        self.states = [state_of(self.session)]  # after each action, to compare undo and redo with
 
-    def state(self):
-        s = self.session
-        return s.store.data.tobytes(), s.draft, tuple(sorted(s.objects)), s.next_label
+    @property
+    def labels(self):
+        return self.session.store.data
 
     def note(self):
         """After a rule: at most one action was added."""
         count = len(self.session.actions)
-        if self.state() != self.states[-1]:
+        if state_of(self.session) != self.states[-1]:
             del self.states[count:]
-            self.states.append(self.state())
+            self.states.append(state_of(self.session))
         assert len(self.states) == count + 1
+
+    def some_label(self, data):
+        return data.draw(st.sampled_from(sorted(self.session.objects)))
 
     @rule(plane=planes, point=coordinates)
     def click(self, plane, point):
         draft = self.session.draft
-        if draft.clicks and draft.plane != plane:
+        if (draft.clicks or draft.label) and draft.plane != plane:
             with pytest.raises(ValueError, match="another plane"):
                 self.session.add_click(plane, point)
             return
@@ -349,14 +658,12 @@ class Annotating(RuleBasedStateMachine):
 
     @rule(plane=planes, points=st.lists(coordinates, min_size=4, max_size=6, unique=True))
     def outline(self, plane, points):
-        if self.session.draft.clicks:
-            plane = self.session.draft.plane
-        self.session.set_clicks(plane, points)
+        self.session.set_clicks(self.session.draft.plane or plane, points)
         self.note()
 
     @rule(plane=planes, corners=st.lists(coordinates, min_size=2, max_size=2, unique=True))
     def box(self, plane, corners):
-        self.session.set_box(plane, corners)
+        self.session.set_box(self.session.draft.plane or plane, corners)
         self.note()
 
     @precondition(lambda self: self.session.draft.clicks)
@@ -376,74 +683,184 @@ class Annotating(RuleBasedStateMachine):
 
     @rule()
     def predict(self):
-        answer(self.session)
+        answer(self.session, untidy=True)
         self.note()
 
     @rule()
     def clear(self):
+        before = self.labels.copy(), dict(self.session.objects)
         self.session.clear()
+        assert self.session.draft == Draft()
+        assert self.session.objects == before[1]
+        np.testing.assert_array_equal(self.labels, before[0])
         self.note()
 
+    @rule(protect=st.booleans(), fill_holes=st.booleans(), min_part=st.sampled_from([0, 2, 5]))
+    def choose_policy(self, protect, fill_holes, min_part):
+        self.session.policy = LabelPolicy(protect=protect, fill_holes=fill_holes, min_part=min_part)
+        self.note()
+
+    @rule(places=st.lists(st.tuples(planes, coordinates), min_size=1, max_size=4, unique=True))
+    def several_objects(self, places):
+        self.clear()
+        for plane, (y, x) in places:
+            self.session.set_clicks(plane, [(y - 3, x), (y, x - 4), (y + 3, x), (y, x + 4)])
+            self.note()
+            answer(self.session, untidy=True)
+            self.commit()
+            self.clear()
+
     @precondition(lambda self: self.session.preview is not None)
-    @rule(protect=st.booleans())
-    def commit(self, protect):
-        self.session.protect = protect
-        before = self.session.store.data.copy()
+    @rule()
+    def commit(self):
+        session, before, former = self.session, self.labels.copy(), self.session.reopened
+        plane, label, protect = session.draft.plane, session.next_label, session.protect
         try:
-            made = self.session.commit()
+            made = session.commit()
         except ValueError:
-            np.testing.assert_array_equal(self.session.store.data, before)
+            np.testing.assert_array_equal(self.labels, before)
             return
-        changed = self.session.store.data != before
-        assert changed.sum() == made.area > 0
-        assert (self.session.store.data[changed] == made.label).all()
-        assert not (protect and before[changed].any())
+        changed = self.labels != before
+        piece = next(piece for piece in made.pieces if piece.plane == plane)
+        if former is None:
+            assert made.label == label
+            assert changed.sum() == made.area > 0
+            assert (self.labels[changed] == made.label).all()
+        else:
+            assert made.label == former.label
+            assert set(np.unique(self.labels[changed])) <= {0, made.label}
+            assert (plane_of(self.labels, plane) == made.label).sum() == piece.area
+        assert not (protect and not np.isin(before[changed], (0, made.label)).all())
         self.note()
 
     @precondition(lambda self: self.session.objects)
     @rule(data=st.data())
+    def reopen(self, data):
+        before = self.labels.copy()
+        made = self.session.objects[self.some_label(data)]
+        piece = data.draw(st.sampled_from(made.pieces))
+        self.session.reopen(made.label, piece.plane)
+        assert self.session.draft.unlabelled == piece.draft
+        assert self.session.reopened is made
+        np.testing.assert_array_equal(self.labels, before)
+        self.note()
+
+    @precondition(lambda self: self.session.objects)
+    @rule(data=st.data(), shift=st.integers(-2, 2))
+    def correct(self, data, shift):
+        self.reopen(data)
+        draft = self.session.draft
+        self.session.set_clicks(draft.plane, [(y + shift, x) for y, x in draft.clicks], draft.kind)
+        self.note()
+        answer(self.session, untidy=True)
+        if self.session.preview is not None:
+            self.commit()
+
+    @precondition(lambda self: self.session.objects)
+    @rule(data=st.data())
     def delete(self, data):
-        label = data.draw(st.sampled_from(sorted(self.session.objects)))
+        label = self.some_label(data)
         self.session.delete(label)
-        assert label not in self.session.store.data
+        assert label not in self.labels
+        self.note()
+
+    @precondition(lambda self: len(self.session.objects) > 1)
+    @rule(data=st.data())
+    def merge(self, data):
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.session.objects)), min_size=2, max_size=3, unique=True))
+        before, prompts = self.labels.copy(), [p for c in chosen for p in self.session.objects[c].prompts]
+        if len({self.session.objects[c].plane.axes for c in chosen}) > 1:
+            with pytest.raises(ValueError, match="turned planes"):
+                self.session.merge(chosen)
+            return
+        made = self.session.merge(chosen)
+        assert made.label == chosen[0]
+        assert not set(chosen[1:]) & set(self.session.objects)
+        assert set(made.prompts) == set(prompts)
+        expected = np.where(np.isin(before, chosen), chosen[0], before)
+        np.testing.assert_array_equal(self.labels, expected)
+        self.note()
+
+    @precondition(lambda self: self.session.objects)
+    @rule(data=st.data(), by_mask=st.booleans(), top=st.integers(0, 20), left=st.integers(0, 16))
+    def split(self, data, by_mask, top, left):
+        before, label = self.labels.copy(), self.some_label(data)
+        made, first = self.session.objects[label], self.session.next_label
+        plane = data.draw(st.sampled_from(made.pieces)).plane
+        mask = ObjectMask(np.ones((6, 8), bool), (top, left)) if by_mask else None
+        try:
+            found = self.session.split(label, mask, plane)
+        except ValueError:
+            np.testing.assert_array_equal(self.labels, before)
+            return
+        labels = [one.label for one in found]
+        assert labels == [label, *range(first, first + len(found) - 1)]
+        np.testing.assert_array_equal(np.isin(self.labels, labels), before == label)
+        np.testing.assert_array_equal(np.where(before == label, 0, self.labels), np.where(before == label, 0, before))
+        assert all((self.labels == one).any() for one in labels)
+        self.note()
+
+    @precondition(lambda self: self.session.objects)
+    @rule(data=st.data(), name=st.sampled_from(["", "nucleus", "Zelle"]))
+    def classify(self, data, name):
+        label = self.some_label(data)
+        self.session.classify(label, name)
+        assert self.session.objects[label].class_name == name
         self.note()
 
     @rule()
     def undo(self):
         if self.session.undo() is not None:
             self.states.pop()
-            assert self.state() == self.states[-1]
+            assert state_of(self.session) == self.states[-1]
 
     @rule(steps=st.integers(1, 5))
     def undo_and_redo(self, steps):
         done = sum(self.session.undo() is not None for _ in range(steps))
         for _ in range(done):
             self.session.redo()
-        assert self.state() == self.states[-1]
+        assert state_of(self.session) == self.states[-1]
+
+    @rule(seed=st.integers(0, 9))
+    def restore(self, seed):
+        """From labels that are partly as they were earlier, as an interrupted write leaves them."""
+        rng = np.random.default_rng(seed)
+        earlier = np.stack([np.frombuffer(s[0], np.uint8).reshape(SHAPE) for s in self.states[-20:]])
+        mixed = np.take_along_axis(earlier, rng.integers(0, len(earlier), (1, *SHAPE)), 0)[0]
+        for labels, write in ((self.start.copy(), True), (mixed, True), (self.labels.copy(), False)):
+            again = AnnotationSession(ArrayLabels(labels), largest=4)
+            for entry in self.recorded:
+                again.repeat(json.loads(entry), write=write)
+            assert whole_state(again) == whole_state(self.session)
 
     @invariant()
     def same_label_is_never_used_twice(self):
-        assert self.session.next_label not in self.session.store.data
+        assert self.session.next_label not in self.labels
+
+    @invariant()
+    def object_in_progress_is_there(self):
+        label = self.session.draft.label
+        assert label is None or self.session.reopened.label == label
 
     def teardown(self):
-        actions = [json.loads(json.dumps(action_to_json(a))) for a in self.session.actions]
-        end = self.session.store.data.copy()
+        self.restore(0)
+        end, actions = state_of(self.session), self.session.actions
         replayed = ArrayLabels(self.start.copy())
-        for action in map(action_from_json, actions):
-            for edit in action.pixels:
+        for action in actions:
+            for edit in action_from_json(json.loads(json.dumps(action_to_json(action)))).pixels:
                 edit.do(replayed)
-        np.testing.assert_array_equal(replayed.data, end)
+        np.testing.assert_array_equal(replayed.data, self.labels)
         while self.session.undo() is not None:
             pass
-        np.testing.assert_array_equal(self.session.store.data, self.start)
+        np.testing.assert_array_equal(self.labels, self.start)
         assert self.session.draft == Draft()
         assert not self.session.objects
         for _ in actions:
             self.session.redo()
-        np.testing.assert_array_equal(self.session.store.data, end)
+        assert state_of(self.session) == end
 
 
-Annotating.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Annotating.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 TestAnnotating = Annotating.TestCase
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Split",
     "action_from_json",
     "action_to_json",
+    "edit_from_json",
 ]
 
 EXTREME_CLICKS = 4  # different clicks after which an object is predicted
@@ -267,14 +268,16 @@ def action_from_json(data: dict[str, Any]) -> Action:
     return made(
         _draft(data["before"]),
         _draft(data["after"]),
-        tuple(
-            PixelEdit(**{**edit, "plane": _plane(edit["plane"]), "pixels": _packed(edit["pixels"])})
-            for edit in data.get("pixels", ())
-        ),
+        tuple(map(edit_from_json, data.get("pixels", ()))),
         tuple(_objects(data.get("removed", ()))),
         tuple(_objects(data.get("added", ()))),
         **more,
     )
+
+
+def edit_from_json(data: dict[str, Any]) -> PixelEdit:
+    """A change of pixels again."""
+    return PixelEdit(**{**data, "plane": _plane(data["plane"]), "pixels": _packed(data["pixels"])})
 
 
 def _objects(data: Any) -> Iterator[LabelledObject]:

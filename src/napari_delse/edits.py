@@ -145,11 +145,19 @@ class PixelEdit:
         rows, columns = mask.slices
         current = store.read(plane, rows, columns)
         where = mask.mask & (current != value)
-        old = current[where]
-        uniform = old.size == 0 or bool((old == old[0]).all())
-        before: int | str = (int(old[0]) if old.size else 0) if uniform else _pack(old)
-        pixels = PackedMask.pack(ObjectMask(where, mask.origin))
-        return cls(plane, pixels, int(value), before, np.dtype(store.dtype).str)
+        return cls.known(plane, ObjectMask(where, mask.origin), value, current[where], np.dtype(store.dtype))
+
+    @classmethod
+    def known(
+        cls, plane: PlaneKey, mask: ObjectMask, value: int, old: int | npt.NDArray[Any], dtype: np.dtype[Any]
+    ) -> PixelEdit:
+        """The edit of all pixels of a mask, which held old values (one, or one per pixel)."""
+        if isinstance(old, np.ndarray):
+            uniform = old.size == 0 or bool((old == old[0]).all())
+            before: int | str = (int(old[0]) if old.size else 0) if uniform else _pack(old.astype(dtype, copy=False))
+        else:
+            before = int(old)
+        return cls(plane, PackedMask.pack(mask), int(value), before, dtype.str)
 
     def do(self, store: LabelStore) -> None:
         """Write the new value."""

@@ -7,8 +7,12 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from napari_delse.actions import Action, Draft, LabelledObject, action_from_json, action_to_json
-from napari_delse.edits import LabelStore, PixelEdit
+import numpy as np
+import numpy.typing as npt
+
+from napari_delse.actions import Action, Draft, LabelledObject, action_from_json, action_to_json, edit_from_json
+from napari_delse.edits import LabelStore, PixelEdit, PlaneKey
+from napari_delse.geometry import ObjectMask
 from napari_delse.policy import LabelPolicy
 
 Recorder = Callable[[dict[str, Any]], None]
@@ -87,6 +91,23 @@ class History:
         if label > self._found:
             self._record("label", label=int(label))
             self._found = int(label)
+
+    def note_painted(self, plane: PlaneKey, mask: ObjectMask, before: int | npt.NDArray[Any], after: int) -> None:
+        """Somebody painted or erased (napari's brush): for the journal only, undo is theirs.
+
+        Parameters
+        ----------
+        plane, mask : PlaneKey, ObjectMask
+            Which pixels.
+        before : int or array
+            What they held: one value, or one per pixel of the mask.
+        after : int
+            What they hold now.
+        """
+        self.note_label(after)
+        if self.recorder is not None:
+            edit = PixelEdit.known(plane, mask, after, before, np.dtype(self.store.dtype))
+            self._record("paint", pixels=asdict(edit))
 
     @property
     def policy(self) -> LabelPolicy:
@@ -204,6 +225,9 @@ class History:
                 left.pop()
         elif step == "label":
             self._found = int(entry["label"])
+        elif step == "paint":
+            if write:
+                edit_from_json(entry["pixels"]).do(self.store)
         elif step == "policy":
             self._policy = LabelPolicy(**entry["policy"])
         else:

@@ -66,7 +66,7 @@ def plan_commit(
     if former is not None:
         free |= current == label
     if not policy.protect:
-        free |= mask.mask  # what was filled does not overwrite anything
+        free |= tidied.seen  # what was filled does not overwrite anything
     where, specks = drop_small(tidied.mask.mask & free, policy.min_part)
     chosen = ObjectMask(where, mask.origin)
     if chosen.area == 0:
@@ -207,7 +207,7 @@ def plan_split(
             raise ValueError(f"label {made.label} is one connected part; outline the part that shall be split off")
     else:
         groups = _cut_off(made, present, made.plane if plane is None else plane, mask)
-    check_label(store, next_label + len(groups) - 2)
+    check_label(store, next_label + len(groups) - 2)  # the first group keeps its label
     edits, added = [], []
     for number, group in enumerate(groups):
         label = made.label if number == 0 else next_label + number - 1

@@ -31,21 +31,21 @@ class Tidied:
     """A mask with its holes filled and its small parts left out."""
 
     mask: ObjectMask
+    seen: BoolArray  # its pixels that were predicted, not filled
     filled: int  # pixels
     dropped: tuple[int, ...]  # areas of the parts left out, largest first
 
 
 def tidy(mask: ObjectMask, policy: LabelPolicy) -> Tidied:
     """A mask as the policy wants it, whatever the labels hold."""
-    kept, dropped = drop_small(mask.mask, policy.min_part)
-    filled = 0
-    if policy.fill_holes and kept.any():
+    seen, dropped = drop_small(mask.mask, policy.min_part)
+    full = seen
+    if policy.fill_holes and seen.any():
         from scipy.ndimage import binary_fill_holes
 
-        full: BoolArray = binary_fill_holes(kept)
-        # What was left out inside a hole belongs to the hole again.
-        filled, kept = int(np.count_nonzero(full) - np.count_nonzero(kept)), full
-    return Tidied(ObjectMask(kept, mask.origin), filled, dropped)
+        full = binary_fill_holes(seen)  # what was left out inside a hole belongs to the hole again
+    filled = int(np.count_nonzero(full) - np.count_nonzero(seen))
+    return Tidied(ObjectMask(full, mask.origin), seen, filled, dropped)
 
 
 def drop_small(mask: BoolArray, least: int) -> tuple[BoolArray, tuple[int, ...]]:

@@ -1,0 +1,143 @@
+"""Looking over the objects of a session: a list, the next one, the most uncertain one, and their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_delse.actions import Draft, LabelledObject
+from napari_delse.edits import PlaneKey
+from napari_delse.geometry import Correction
+from napari_delse.prompts import ObjectPrompt
+
+Objects = Mapping[int, LabelledObject]
+Order = Literal["label", "place", "area", "confidence", "class"]
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    """One line of a review list.
+
+    Parameters
+    ----------
+    label : int
+        The object's value in the labels.
+    plane : PlaneKey
+        Its plane, or the first of several.
+    planes : int
+        How many planes it was made in.
+    area : int
+        Pixels that were written.
+    confidence : float
+        The lowest of its pieces.
+    prompts : int
+        Clicks and drags that people made for it; a box counts as two clicks.
+    class_name : str
+        Empty if nobody said so.
+    """
+
+    label: int
+    plane: PlaneKey
+    planes: int
+    area: int
+    confidence: float
+    prompts: int
+    class_name: str
+
+
+_KEYS: dict[str, Callable[[ObjectRow], tuple[object, ...]]] = {
+    "label": lambda row: (row.label,),
+    "place": lambda row: (row.plane.axes, row.plane.index, row.label),
+    "area": lambda row: (row.area, row.label),
+    "confidence": lambda row: (row.confidence, row.label),
+    "class": lambda row: (row.class_name, row.label),
+}
+
+
+def row_of(made: LabelledObject) -> ObjectRow:
+    """What to show of an object."""
+    pieces = made.pieces
+    return ObjectRow(
+        made.label,
+        made.plane,
+        len(pieces),
+        sum(piece.area for piece in pieces),
+        min(piece.confidence for piece in pieces),
+        sum(len(draft.clicks) + len(draft.corrections) for draft in made.prompts),
+        made.class_name,
+    )
+
+
+def listing(objects: Objects, order: Order = "label") -> list[ObjectRow]:
+    """All objects for a review list.
+
+    Parameters
+    ----------
+    objects : mapping
+        `AnnotationSession.objects`.
+    order : {"label", "place", "area", "confidence", "class"}
+        What to sort by, smallest first; "place" goes plane by plane.
+    """
+    if order not in _KEYS:
+        raise ValueError(f"order must be one of {', '.join(_KEYS)}, got {order!r}")
+    return sorted(map(row_of, objects.values()), key=_KEYS[order])
+
+
+def neighbour(objects: Objects, label: int | None, step: int = 1, order: Order = "label") -> int | None:
+    """The object some steps after one in an order; round the end, and None if there is none.
+
+    Without a label, or with one that is gone, it begins at the first (or, going back, at the last).
+    """
+    labels = [row.label for row in listing(objects, order)]
+    if not labels:
+        return None
+    if label not in labels:
+        return labels[0 if step > 0 else -1]
+    return labels[(labels.index(label) + step) % len(labels)]
+
+
+def most_uncertain(objects: Objects, seen: Collection[int] = ()) -> int | None:
+    """The object of the lowest confidence that was not looked at yet."""
+    left = [row for row in map(row_of, objects.values()) if row.label not in seen]
+    return min(left, key=_KEYS["confidence"]).label if left else None
+
+
+def class_names(objects: Objects) -> dict[int, str]:
+    """Label -> class name, of those that have one."""
+    return {label: made.class_name for label, made in sorted(objects.items()) if made.class_name}
+
+
+def object_prompts(objects: Objects) -> tuple[list[ObjectPrompt], list[int]]:
+    """Prompts for `prompts.write_prompts`.
+
+    Parameters
+    ----------
+    objects : mapping
+        `AnnotationSession.objects`.
+
+    Returns
+    -------
+    list of ObjectPrompt
+        One per object and plane.
+    list of int
+        Labels left out: outlined in a plane that is not spanned by the last two axes, which a table cannot say.
+    """
+    found, left_out = [], []
+    for label, made in sorted(objects.items()):
+        for piece in made.pieces:
+            last = len(piece.plane.index) + 1
+            if set(piece.plane.axes) != {last - 1, last}:
+                left_out.append(label)
+                break
+            draft = _turned(piece.draft) if piece.plane.axes[0] == last else piece.draft
+            prompt = draft.prompt()
+            found.append(ObjectPrompt(label, piece.plane.index, prompt, draft.corrections))
+    return found, left_out
+
+
+def _turned(draft: Draft) -> Draft:
+    """The same prompts in a plane with its axes exchanged."""
+    clicks = tuple((x, y) for y, x in draft.clicks)
+    drags = tuple(Correction((c.start[1], c.start[0]), (c.end[1], c.end[0])) for c in draft.corrections)
+    return Draft(draft.plane, clicks, drags, draft.kind)
