@@ -21,7 +21,8 @@ ROOMS = (
     {"checkpoint"},
     {"predict", "train"},
     {"evaluation", "files", "finetune", "stacks"}
-    | {"actions", "edits", "history", "journal", "operations", "policy", "review", "session"}
+    | {"actions", "edits", "history", "operations", "policy", "review", "session"}
+    | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},
 )

@@ -1,0 +1,158 @@
+"""Labels from a journal: from the masks that it holds, or predicted anew from its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_delse.actions import Commit, Draft
+from napari_delse.edits import ArrayLabels, PlaneKey, cut, union
+from napari_delse.geometry import ObjectMask
+from napari_delse.journal import Contents, Header, read, repeat
+from napari_delse.policy import LabelPolicy, tidy
+from napari_delse.session import AnnotationSession, Preview
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An object that a model predicts differently now.
+
+    Parameters
+    ----------
+    label, plane : int, PlaneKey
+        Which one.
+    iou : float
+        Of the mask in the journal and the new one.
+    problem : str
+        Why the new one could not be written; then the pixels of the journal stay.
+    """
+
+    label: int
+    plane: PlaneKey
+    iou: float
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """What `replay` found.
+
+    Parameters
+    ----------
+    header : Header
+        Of the journal.
+    labels : array
+        As they were at its end; with a predictor, as it sees them.
+    session : AnnotationSession
+        On these labels; without a recorder.
+    torn : bool
+        Whether an incomplete last line was left out.
+    predicted : int
+        How many masks were predicted anew.
+    differences : tuple of Difference
+        Those that are not the same.
+    kept : tuple of int
+        Labels that were merged or split, which prompts alone do not give: their pixels are those of the journal.
+    """
+
+    header: Header
+    labels: npt.NDArray[Any]
+    session: AnnotationSession
+    torn: bool
+    predicted: int = 0
+    differences: tuple[Difference, ...] = ()
+    kept: tuple[int, ...] = ()
+
+
+def replay(path: Path | str, labels: Any = None, predictor: Callable[[Draft], Preview] | None = None) -> Replay:
+    """The labels of a journal, without the image.
+
+    Parameters
+    ----------
+    path : path
+        The journal.
+    labels : array, optional
+        Labels at its beginning, if they were not all 0; they are changed.
+    predictor : callable, optional
+        Gives a mask and a confidence for clicks and drags: predict all objects anew instead of taking their masks.
+
+    Raises
+    ------
+    ValueError
+        If the journal is damaged, or the labels do not fit it or are missing.
+    """
+    contents = read(path)
+    session = rebuild(contents, labels)
+    array = session.store.data  # type: ignore[attr-defined] # which is ArrayLabels
+    if predictor is None:
+        return Replay(contents.header, array, session, contents.torn)
+    policies = {action.before.unlabelled: action.policy for action in session.actions if isinstance(action, Commit)}
+    predicted, differences, kept = 0, [], []
+    session.clear()
+    for label, made in sorted(session.objects.items()):
+        for piece in made.pieces:
+            if piece.origins:
+                kept.append(label)
+                continue
+            predicted += 1
+            policy = policies.get(piece.draft, session.policy)
+            preview, old = predictor(piece.draft), piece.mask.unpack()
+            overlap = _iou(old, tidy(preview.mask, policy).mask)
+            if overlap < 1:
+                problem = _put(session, label, piece.plane, preview, policy)
+                differences.append(Difference(label, piece.plane, overlap, problem))
+    return Replay(
+        contents.header, array, session, contents.torn, predicted, tuple(differences), tuple(dict.fromkeys(kept))
+    )
+
+
+def _put(session: AnnotationSession, label: int, plane: PlaneKey, preview: Preview, policy: LabelPolicy) -> str:
+    """Give an object another mask; why not, if that cannot be."""
+    session.policy = policy
+    session.reopen(label, plane)
+    try:
+        if (request := session.request()) is not None:
+            session.receive(request, preview)
+        session.commit()
+    except ValueError as error:
+        session.clear()
+        return str(error)
+    return ""
+
+
+def _iou(one: ObjectMask, other: ObjectMask) -> float:
+    window = union([one, other]).slices
+    a, b = cut(one, *window), cut(other, *window)
+    either = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / either if either else 1.0
+
+
+def rebuild(contents: Contents, labels: Any = None) -> AnnotationSession:
+    """A session on an array, made from the journal alone (or from the labels at its beginning, which are changed).
+
+    Raises
+    ------
+    ValueError
+        If the labels were not all 0 at the beginning and are not given, or are of another shape or type.
+    """
+    header = contents.header
+    if labels is None:
+        if not header.blank:
+            raise ValueError(
+                f"{contents.path} began with labels that were there already; give these too, so that they can be "
+                "added to"
+            )
+        labels = np.zeros(header.shape, np.dtype(header.dtype))
+    if tuple(labels.shape) != header.shape or np.dtype(labels.dtype) != np.dtype(header.dtype):
+        raise ValueError(
+            f"{contents.path} belongs to labels of shape {header.shape} and type {np.dtype(header.dtype)}, got "
+            f"{tuple(labels.shape)} and {labels.dtype}; give the labels that it began with"
+        )
+    session = AnnotationSession(ArrayLabels(labels), largest=header.largest, policy=header.policy)
+    repeat(contents, session, write=True)
+    return session
