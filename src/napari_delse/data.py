@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_delse.files import open_image
 from napari_delse.images import Plane
 
 IGNORE = 65535
@@ -39,22 +40,13 @@ def read_image(path: Path | str) -> npt.NDArray[Any]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the file cannot be read as an image.
+        If it cannot be read as an image.
     """
-    path = Path(path)
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            return np.asarray(tifffile.imread(path))
-        import imageio.v3 as imageio
-
-        return np.asarray(imageio.imread(path, plugin="pillow"))  # others leave files open that they cannot read
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); export it as TIFF or PNG") from error
+    with open_image(path) as image:
+        return np.array(image.read())  # a copy: the file is closed on leaving
 
 
 def _files(folder: Path) -> dict[str, Path]:
