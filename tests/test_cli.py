@@ -15,9 +15,12 @@ from skimage.measure import find_contours
 
 import napari_delse.predict
 from napari_delse import __version__, cli
+from napari_delse.edits import ArrayLabels, PlaneKey
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
-from napari_delse.prompts import ObjectPrompt, write_prompts
+from napari_delse.journal import Identity, start
+from napari_delse.prompts import ObjectPrompt, read_prompts, write_prompts
+from napari_delse.session import AnnotationSession
 
 
 class EllipsePredictor:
@@ -568,3 +571,96 @@ class TestExport:
         assert (tmp_path / "out.json").read_text() == "mine"
         assert self.run(tmp_path / "labels.tif", tmp_path / "out.json", "--format", "coco", "--overwrite") == 0
         assert json.loads((tmp_path / "out.json").read_text())["annotations"]
+
+
+# ---------------------------------------------------------------- replay
+
+
+@pytest.fixture
+def annotated(tmp_path, monkeypatch, predictor):
+    """A stack with three annotated objects, and what is left of the work after a crash."""
+    monkeypatch.setenv("NAPARI_DELSE_HOME", str(tmp_path / "home"))
+    pixels = np.zeros((3, 60, 80), np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", pixels, metadata={"axes": "ZYX"}, photometric="minisblack")
+
+    def make(labels):
+        session = AnnotationSession(ArrayLabels(labels), largest=int(labels.max()))
+        image = Identity.of(pixels, "stack", tmp_path / "stack.tif")
+        recorder = start(session, image, tmp_path / "work.delse.jsonl", model="default")
+        for z, x in ((0, 20), (1, 20), (1, 60)):
+            session.set_clicks(PlaneKey((1, 2), (z,)), clicks(20, x, 10).points)
+            if x == 60:
+                session.add_correction(Correction((30, 60), (35, 60)))
+            request = session.request()
+            plane = Plane(pixels, axes=(1, 2), index=(z,))
+            session.receive(request, predictor.segment(plane, request.draft.prompt(), request.draft.corrections))
+            session.commit()
+        recorder.abandon()
+        return session, recorder.path
+
+    return make
+
+
+def test_replay_makes_the_labels_anew(run, annotated, tmp_path):
+    session, journal = annotated(np.zeros((3, 60, 80), np.int32))
+    with journal.open("ab") as file:
+        file.write(b'{"crc":"0123')  # the line it died in
+    result = run("replay", journal, "--out", tmp_path / "out.tif", "--prompts", tmp_path / "out.csv", "--json", "-")
+    found = json.loads(result.out)
+    assert (result.code, found["objects"], found["torn"], found["dtype"]) == (0, 3, True, "int32")
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.series[0].axes == "ZYX"
+        np.testing.assert_array_equal(file.asarray(), session.store.data)
+    prompts = read_prompts(tmp_path / "out.csv")
+    assert [(one.label, one.index, len(one.corrections)) for one in prompts] == [
+        (1, (0,), 0),
+        (2, (1,), 0),
+        (3, (1,), 1),
+    ]
+
+
+def test_replay_needs_no_image_without_a_model(run, annotated, tmp_path):
+    session, journal = annotated(np.zeros((3, 60, 80), np.uint16))
+    (tmp_path / "stack.tif").unlink()
+    result = run("replay", journal, "--out", tmp_path / "out.tif")
+    assert result.out == f"{tmp_path / 'out.tif'}: 3 objects in labels of (3, 60, 80) uint16\n"
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), session.store.data)
+
+
+def test_replay_with_a_model_names_the_objects_that_differ(run, annotated, tmp_path, predictor, monkeypatch):
+    session, journal = annotated(np.zeros((3, 60, 80), np.uint16))
+    command = ("replay", journal, "--out", tmp_path / "out.tif", "--model", "other")
+    result = run(*command)
+    assert result.out.splitlines()[1:] == ["0 of 3 masks differ with ellipse"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), session.store.data)
+    segment = EllipsePredictor.segment
+    monkeypatch.setattr(EllipsePredictor, "segment", lambda self, image, prompt, _=(): segment(self, image, prompt))
+    result = run(*command)
+    assert result.out.splitlines()[1] == "1 of 3 masks differ with ellipse"
+    assert result.out.splitlines()[2].startswith("label 3: IoU 0.")
+    (tmp_path / "stack.tif").rename(tmp_path / "moved.tif")
+    assert run(*command, "--image", tmp_path / "moved.tif").code == 0
+
+
+def test_replay_onto_labels_that_were_there(run, fails, annotated, tmp_path):
+    began = np.zeros((3, 60, 80), np.int32)
+    began[:, :15] = 7
+    tifffile.imwrite(tmp_path / "began.tif", began.astype(np.uint8), photometric="minisblack")
+    session, journal = annotated(began)
+    command = ("replay", journal, "--out", tmp_path / "out.tif")
+    assert "give these too" in fails(*command)
+    assert run(*command, "--labels", tmp_path / "began.tif").code == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), session.store.data)
+
+
+def test_replay_refuses_what_it_cannot_do(fails, annotated, tmp_path):
+    _, journal = annotated(np.zeros((3, 60, 80), np.uint16))
+    out = ("--out", tmp_path / "out.tif")
+    assert "not a journal" in fails("replay", tmp_path / "stack.tif", *out)
+    assert "--out must be a file" in fails("replay", journal, "--out", tmp_path / "out.png")
+    assert "a file of its own" in fails("replay", journal, *out, "--prompts", journal)
+    assert "no file" in fails("replay", journal, *out, "--image", tmp_path / "gone.tif")
+    assert "is it the right image" in fails("replay", journal, *out, "--model", "other", "--axes", "CYX")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2] + lines[3:]))
+    assert "line 3" in fails("replay", journal, *out)

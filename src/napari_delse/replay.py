@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_delse.actions import Commit, Draft
 from napari_delse.edits import ArrayLabels, PlaneKey, cut, union
-from napari_delse.geometry import ObjectMask
+from napari_delse.files import ImageFile
+from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.images import Plane
 from napari_delse.journal import Contents, Header, read, repeat
 from napari_delse.policy import LabelPolicy, tidy
 from napari_delse.session import AnnotationSession, Preview
+
+
+class Segmenter(Protocol):
+    """What predicting anew asks of a predictor; `napari_delse.predict.Predictor` is one."""
+
+    def segment(self, image: Plane, prompt: ExtremePoints, corrections: tuple[Correction, ...], /) -> Preview: ...
 
 
 @dataclass(frozen=True)
@@ -156,3 +164,56 @@ def rebuild(contents: Contents, labels: Any = None) -> AnnotationSession:
     session = AnnotationSession(ArrayLabels(labels), largest=header.largest, policy=header.policy)
     repeat(contents, session, write=True)
     return session
+
+
+def label_axes(image: ImageFile) -> str:
+    """Letters of the axes of labels of an image: all but channels."""
+    return "".join(axis for axis in image.axes if axis not in "CS")
+
+
+def labels_like(labels: npt.NDArray[Any], image: ImageFile | None) -> ImageFile:
+    """What `files.write_labels` needs to know: the image if it has planes in the labels' order, else plain axes."""
+    ordered = image is not None and label_axes(image) == image.plane_axes + "YX"
+    if image is not None and ordered and (*image.plane_counts, *image.plane_shape) == labels.shape:
+        return image
+    return ImageFile(Path(), labels, "RQTZYX"[-labels.ndim :])
+
+
+def on_image(
+    predictor: Segmenter, image: ImageFile, shape: tuple[int, ...], channels: tuple[int, ...] = ()
+) -> Callable[[Draft], Preview]:
+    """What `replay` takes, from a model and an image.
+
+    Parameters
+    ----------
+    predictor : Segmenter
+        The model.
+    image : ImageFile
+        What was annotated.
+    shape : tuple of int
+        Of the labels.
+    channels : tuple of int
+        See `images.Plane`.
+
+    Raises
+    ------
+    ValueError
+        If the labels were not made on such an image.
+    """
+    axes = [image.axes.index(letter) for letter in label_axes(image)]
+    found = tuple(image.data.shape[axis] for axis in axes)
+    if found != shape:
+        raise ValueError(
+            f"{image.path} has {found} pixels along {label_axes(image)}, but the labels have {shape}; "
+            "is it the right image? Name its axes with --axes if they are read wrongly"
+        )
+    first = image.plane((0,) * len(image.plane_counts), channels)
+
+    def predict(draft: Draft) -> Preview:
+        assert draft.plane is not None  # committed objects have one
+        y, x = (axes[axis] for axis in draft.plane.axes)
+        return predictor.segment(
+            replace(first, axes=(y, x), index=draft.plane.index), draft.prompt(), draft.corrections
+        )
+
+    return predict
