@@ -860,7 +860,7 @@ class Annotating(RuleBasedStateMachine):
         assert state_of(self.session) == end
 
 
-Annotating.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+Annotating.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestAnnotating = Annotating.TestCase
 
 

@@ -121,7 +121,11 @@ class Journal:
         self({"step": "model", "model": model, "weights": weights})
 
     def close(self, *, keep: bool = True) -> None:
-        """The work ended well: nothing is to be restored. A journal without work is removed, or any without `keep`."""
+        """The work ended well: nothing is to be restored.
+
+        A journal without work is removed, or any without `keep`. A session that goes on needs another recorder
+        or None.
+        """
         if self._file < 0:
             return
         try:

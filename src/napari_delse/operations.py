@@ -10,7 +10,7 @@ import numpy as np
 from napari_delse.actions import Classify, Commit, Delete, Draft, LabelledObject, Merge, Reopen, Split
 from napari_delse.edits import LabelStore, PackedMask, PixelEdit, PlaneKey, cut, largest_value, pixels_of, union
 from napari_delse.geometry import ObjectMask
-from napari_delse.policy import LabelPolicy, drop_small, parts, tidy
+from napari_delse.policy import LabelPolicy, drop_small, separate, tidy
 
 Objects = Mapping[int, LabelledObject]
 
@@ -257,24 +257,15 @@ def _connected(
     present: Sequence[tuple[LabelledObject, ObjectMask]],
 ) -> list[list[tuple[LabelledObject, ObjectMask]]]:
     """Parts that hang together in their plane or overlap in neighbouring planes; the largest first."""
-    found = []
-    for piece, pixels in present:
-        numbers, count = parts(pixels.mask)
-        found += [(piece, _tight(ObjectMask(numbers == n, pixels.origin))) for n in range(1, count + 1)]
+    found = [(piece, part) for piece, pixels in present for part in separate(pixels)]
     group = list(range(len(found)))
     for i, (one, mask) in enumerate(found):
-        for j, (other, further) in enumerate(found[:i]):
+        for j, (other, further) in enumerate(found[:i] if len(present) > 1 else ()):
             if _are_neighbours(one.plane, other.plane) and (mask.mask & cut(further, *mask.slices)).any():
                 former, now = group[i], group[j]
                 group = [now if g == former else g for g in group]
     groups = [[part for part, g in zip(found, group, strict=True) if g == number] for number in sorted(set(group))]
     return sorted(groups, key=lambda g: -sum(mask.area for _, mask in g))
-
-
-def _tight(mask: ObjectMask) -> ObjectMask:
-    """The same pixels in the smallest window."""
-    tight = ObjectMask.from_plane(mask.mask)
-    return ObjectMask(tight.mask, (tight.origin[0] + mask.origin[0], tight.origin[1] + mask.origin[1]))
 
 
 def _are_neighbours(one: PlaneKey, other: PlaneKey) -> bool:

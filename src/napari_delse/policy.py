@@ -59,6 +59,18 @@ def drop_small(mask: BoolArray, least: int) -> tuple[BoolArray, tuple[int, ...]]
     return ~small[numbers], tuple(sorted((int(a) for a in areas[1:][small[1:]]), reverse=True))
 
 
+def separate(mask: ObjectMask) -> list[ObjectMask]:
+    """The connected parts of a mask, each in its own window."""
+    from scipy.ndimage import find_objects
+
+    numbers, _ = parts(mask.mask)
+    top, left = mask.origin
+    return [
+        ObjectMask(numbers[rows, columns] == number, (top + rows.start, left + columns.start))
+        for number, (rows, columns) in enumerate(find_objects(numbers), 1)
+    ]
+
+
 def parts(mask: BoolArray) -> tuple[npt.NDArray[Any], int]:
     """Connected parts of a mask, numbered from 1 in each pixel, and how many there are."""
     from scipy.ndimage import label
