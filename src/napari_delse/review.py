@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from napari_delse.actions import Draft, LabelledObject
 from napari_delse.edits import PlaneKey
@@ -15,8 +14,7 @@ Objects = Mapping[int, LabelledObject]
 Order = Literal["label", "place", "area", "confidence", "class"]
 
 
-@dataclass(frozen=True)
-class ObjectRow:
+class ObjectRow(NamedTuple):
     """One line of a review list.
 
     Parameters
@@ -57,7 +55,7 @@ _KEYS: dict[str, Callable[[ObjectRow], tuple[object, ...]]] = {
 
 def row_of(made: LabelledObject) -> ObjectRow:
     """What to show of an object."""
-    pieces = made.pieces
+    pieces = (made, *made.others)
     return ObjectRow(
         made.label,
         made.plane,
