@@ -15,12 +15,12 @@ PACKAGE = Path(napari_delse.__file__).parent
 
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
-    {"annotator", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
+    {"annotator", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
     {"predict", "train"},
-    {"evaluation", "files", "finetune", "stacks"}
+    {"evaluation", "finetune", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "review", "session"}
     | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
