@@ -25,7 +25,7 @@ from qtpy.QtCore import Qt, QTimer
 
 WINDOW = 1000  # pixels of the image in view
 HANDLERS = (
-    "_on_clicks", "_on_drags", "_on_answer", "_on_failure", "_on_zoomed", "_on_painted", "_on_inserted", "_refresh",
+    "_on_clicks", "_on_drags", "_on_zoomed", "_on_painted", "_on_inserted", "_refresh",
     "accept", "undo", "redo", "start_over", "switch_tool",
 )  # fmt: skip
 

@@ -298,7 +298,10 @@ class WorkLayers:
             self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
 
     def rescale(self, key: PlaneKey | None) -> None:
-        """Keep lines and markers as wide on the screen as they were after a change of zoom."""
+        """Keep lines and markers as wide on the screen as they were after a change of zoom.
+
+        Not by the layer's `canvas_size_limits`: with narrow ones, napari 0.9.2 draws some markers wrong.
+        """
         zoom = self.zoom(key)
         if self.drags is not None:
             with self.drags.events.data.blocker():
@@ -348,10 +351,10 @@ def _clicks_layer(ndim: int, placement: dict[str, Any], zoom: float) -> Points:
         ndim=ndim,
         name=CLICKS,
         size=_MARKER / zoom,
-        canvas_size_limits=(_MARKER, _MARKER + 1),
         symbol="ring",
         face_color=CLICK_COLOR,
-        border_width=0,
+        border_width=0.0,
+        border_color="transparent",
         metadata={MINE: "clicks"},
         **placement,
     )
