@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,8 @@ def load_predictor(model: str, device: str) -> PredictorLike:
     """The real predictor, ready to answer fast; imports torch."""
     from napari_delse.predict import Predictor
 
-    predictor = Predictor.load(model, device=device)
+    # One core stays free: torch's threads wait for each other, and stall where another program runs on one of theirs.
+    predictor = Predictor.load(model, device=device, threads=max(1, (os.cpu_count() or 2) - 1))
     predictor.warm_up()
     return predictor
 
