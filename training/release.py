@@ -26,6 +26,7 @@ from napari_delse.metrics import iou
 from napari_delse.predict import Predictor, mask_from_phi
 from pack import SETS, split
 
+WORTH = 0.005  # mean IoU that another threshold than 0 must gain
 LICENCES = {
     "dsb2018": "CC0 1.0",
     "usiigaci": "MIT",
@@ -46,7 +47,10 @@ LICENCES = {
 def search_threshold(
     predictor: Predictor, folders: Sequence[Path], count: int, seed: int
 ) -> tuple[float, dict[str, float]]:
-    """The threshold on phi_T with the best mean IoU over some training objects of every set."""
+    """The threshold on phi_T, from the mean IoU over some training objects of every set.
+
+    It stays 0, which is what a level set function means, unless another one gains at least `WORTH`.
+    """
     rng = np.random.default_rng(seed)
     thresholds = np.linspace(-2, 2, 17)
     scores: list[list[float]] = []
@@ -64,6 +68,8 @@ def search_threshold(
             scores.append([iou(mask, truth) for mask in masks])
     means = np.mean(scores, axis=0)
     best = float(thresholds[int(np.argmax(means))])
+    if means.max() - means[np.flatnonzero(thresholds == 0)[0]] < WORTH:
+        best = 0.0
     return best, {f"{t:g}": round(float(m), 4) for t, m in zip(thresholds, means, strict=True)}
 
 
