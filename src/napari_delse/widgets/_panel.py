@@ -102,7 +102,7 @@ class AnnotatePanel(QWidget):
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(10)
+        layout.setSpacing(8)
         layout.addWidget(self.status)
         layout.addWidget(self.offer)
         layout.addLayout(buttons)

@@ -15,7 +15,7 @@ from napari_delse.actions import LabelledObject
 from napari_delse.review import ObjectRow, most_uncertain, row_of
 from napari_delse.widgets._fields import button
 
-_ROWS = 6  # shown at once
+_ROWS, _FEWEST = 6, 2  # shown at once where there is room, and where there is little
 _MANY = 100  # changes, from which on the list is made anew
 _Key = tuple[Any, int]
 
@@ -191,7 +191,9 @@ class ReviewList(QWidget):
         columns.setHighlightSections(False)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         table.setSortingEnabled(True)
-        table.setFixedHeight(columns.sizeHint().height() + _ROWS * height + 4)
+        frame = columns.sizeHint().height() + 4
+        table.setMinimumHeight(frame + _FEWEST * height)
+        table.setMaximumHeight(frame + _ROWS * height)
         self.model.modelReset.connect(self._mark)
         table.selectionModel().currentRowChanged.connect(self._on_row)
         return table

@@ -814,10 +814,14 @@ class AnnotateWidget(AnnotatePanel):
         has_planes = self._source is not None and self._source.ndim > 2
         self.review.show_objects(objects, changed, has_planes=has_planes)
         offer = None if self._restoring is not None else self._journals.offer
-        self.show_offer("" if offer is None else offer.text)
         made = len(objects)
         self.count.setText("" if made == 0 else f"{made} object{'s' * (made > 1)} accepted")
+        is_crowded = made > 0 and offer is not None
+        if is_crowded:  # first, since Qt makes the window larger at once for what is shown
+            self.keys.hide()
+        self.show_offer("" if offer is None else offer.text)
         self.review.setVisible(made > 0)
+        self.keys.setVisible(not is_crowded)
         problem = self._journals.problem(session)
         self.show_status(self._what_next(), self._notice or problem, trouble=self._trouble or bool(problem))
 
