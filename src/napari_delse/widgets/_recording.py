@@ -277,15 +277,15 @@ class Journals:
         self._recordings[session] = recording
         session.recorder = recording
 
-    def use_model(self, model: str) -> None:
-        """Another model predicts from now on."""
+    def use_model(self, model: str, runner: Runner) -> None:
+        """Another model predicts from now on; the runner that has loaded it finds out about its weights."""
 
         def known(weights: str) -> None:
             self._model = model, weights
             for recording in self._recordings.values():
                 recording.note_model(model, weights)
 
-        self._runner.submit(partial(_model_weights, model), known, lambda _: known(""))
+        runner.submit(partial(_model_weights, model), known, lambda _: known(""))
 
     def problem(self, session: AnnotationSession | None) -> str:
         """Why a session is not being recorded; empty if it is."""

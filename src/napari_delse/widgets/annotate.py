@@ -228,7 +228,7 @@ class AnnotateWidget(AnnotatePanel):
         self._later()
 
     def _on_ready(self) -> None:
-        self._journals.use_model(self.model_box.currentData())
+        self._journals.use_model(self.model_box.currentData(), self._outliner.runner)
         self._say()
         self._ask()
 
