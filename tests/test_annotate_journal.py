@@ -19,6 +19,10 @@ pytest.importorskip("pytestqt")
 from napari.components import ViewerModel
 from qtpy.QtCore import QItemSelectionModel, Qt
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from hands import Hands
+
 from napari_delse import journal
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _recording
@@ -126,6 +130,7 @@ def test_recording_begins_with_the_first_action_and_ends_with_the_widget(open_wi
     assert not contents.closed
     assert contents.header.image.name == "cells"
     assert contents.header.blank
+    assert contents.header.model == "default"
     assert [e["action"]["kind"] for e in contents.entries if e["step"] == "do"] == ["draft"] * 4 + ["commit"]
     widget.shut_down()
     assert journal.read(path).closed
@@ -538,7 +543,7 @@ def test_the_list_folds_away(open_widget, qtbot):
 # ---------------------------------------------------------------- endings
 
 
-def test_a_real_window_leaves_no_thread_and_a_closed_journal(make_napari_viewer, qtbot):
+def test_keys_of_the_list_and_an_end_without_traces(make_napari_viewer, qtbot):
     threads = set(threading.enumerate())
     viewer = make_napari_viewer()
     viewer.add_image(PLANE, name="cells")
@@ -547,8 +552,21 @@ def test_a_real_window_leaves_no_thread_and_a_closed_journal(make_napari_viewer,
     qtbot.waitUntil(lambda: widget.is_ready)
     annotate(qtbot, widget, (10, 10), (30, 30))
     path = written(qtbot, widget)
-    keys = {str(key) for key in viewer.keymap}
-    assert {"Shift+N", "Shift+B", "Shift+U", "Shift+R", "Shift+D"} <= keys
+    viewer.show()
+    shift, key = Qt.KeyboardModifier.ShiftModifier, Hands(viewer).key
+    seen = []
+    for pressed in (Qt.Key.Key_N, Qt.Key.Key_B, Qt.Key.Key_N, Qt.Key.Key_U, Qt.Key.Key_U):
+        key(pressed, shift)
+        seen.append(widget.review.current)
+    assert seen == [1, 2, 1, 1, 2]
+    key(Qt.Key.Key_R, shift)
+    assert widget._session.draft.label == 2
+    key(Qt.Key.Key_Escape)
+    assert widget._session.draft.label is None
+    key(Qt.Key.Key_D, shift)
+    assert set(widget._session.objects) == {1}
+    key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert set(widget._session.objects) == {1, 2}
     viewer.close()
     qtbot.waitUntil(lambda: journal.read(path).closed)
     left = [t for t in threading.enumerate() if t not in threads and t.name.startswith("napari-delse")]

@@ -168,11 +168,6 @@ class Recording:
             self._journal.abandon()
 
 
-def _begin(header: Header, image: Callable[[], Identity]) -> journal.Journal:
-    """In the runner: make the journal of an image, whose pixels may be slow to read."""
-    return journal.create(replace(header, image=image()), sync="never")
-
-
 def _model_weights(model: str) -> str:
     """In the runner: the `journal.weights_hash` of a model of that name; empty if there is none."""
     from napari_delse.checkpoint import available_models
@@ -270,7 +265,12 @@ class Journals:
             version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._keep(session, Recording(self._runner, self._changed, partial(_begin, header, _image_of(source))))
+        self._keep(session, Recording(self._runner, self._changed, partial(self._begin, header, _image_of(source))))
+
+    def _begin(self, header: Header, image: Callable[[], Identity]) -> journal.Journal:
+        """In the runner: make the journal of an image, whose pixels may be slow to read."""
+        model, weights = self._model
+        return journal.create(replace(header, image=image(), model=model, weights=weights), sync="never")
 
     def _keep(self, session: AnnotationSession, recording: Recording) -> None:
         recording.note_model(*self._model)
@@ -285,6 +285,7 @@ class Journals:
             for recording in self._recordings.values():
                 recording.note_model(model, weights)
 
+        self._model = model, ""
         runner.submit(partial(_model_weights, model), known, lambda _: known(""))
 
     def problem(self, session: AnnotationSession | None) -> str:
