@@ -24,10 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from hands import Hands
 
 from napari_delse import journal
+from napari_delse.actions import Draft, LabelledObject, PackedMask, PlaneKey
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _recording
 from napari_delse.widgets._brush import painted
 from napari_delse.widgets._layers import camera_of
+from napari_delse.widgets._review import ObjectsModel
 from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -279,6 +281,7 @@ def test_work_is_restored_after_a_crash_with_its_undo(open_widget, qtbot):
     restore(qtbot, second)
     assert not second.offer.isVisibleTo(second)
     np.testing.assert_array_equal(second._labels.data, expected)
+    assert second._session.store.layer is second._labels
     assert second._labels.data.dtype == expected.dtype
     assert second._session.objects == objects
     assert (len(second._session.actions), len(second._session.undone)) == (done, undone)
@@ -456,6 +459,29 @@ def test_the_list_follows_everything(open_widget, qtbot):
     assert widget.count.text() == "2 objects accepted"
     widget.undo()
     qtbot.waitUntil(lambda: len(rows(widget)) == 3)
+
+
+@pytest.mark.parametrize("order", [Qt.SortOrder.AscendingOrder, Qt.SortOrder.DescendingOrder])
+def test_every_change_of_the_list_is_told_where_it_happens(qtbot, order):
+    model, seen, random = ObjectsModel(), [], np.random.default_rng(0)
+    model.sort(2, order)
+    model.rowsInserted.connect(lambda _, first, last: seen.insert(first, model.label_at(first)))
+    model.rowsRemoved.connect(lambda _, first, last: seen.pop(first))
+    objects = {}
+    for _ in range(300):
+        label = int(random.integers(1, 30))
+        if label in objects and random.random() < 0.5:
+            del objects[label]
+        else:
+            area = int(random.integers(1, 9))
+            mask = ObjectMask(np.ones((1, area), bool), (0, 0))
+            objects[label] = LabelledObject(label, Draft(PlaneKey()), PackedMask.pack(mask), area, 0.5)
+        model.update(objects, {label})
+        expected = sorted(objects, key=lambda label: (objects[label].area, label))
+        expected = expected[::-1] if order == Qt.SortOrder.DescendingOrder else expected
+        assert seen == [model.label_at(row) for row in range(model.rowCount())] == expected
+        assert all(expected[model.row_of_label(label)] == label for label in objects)
+    assert len(objects) > 5
 
 
 def test_choosing_a_row_goes_there(open_widget, qtbot):
