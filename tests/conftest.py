@@ -16,6 +16,13 @@ def checkout() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def own_home(tmp_path, monkeypatch) -> Path:
+    """A folder of its own for what the program keeps for the user."""
+    monkeypatch.setenv("NAPARI_DELSE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public annotated images: NAPARI_DELSE_DATA, or `shared/data` beside the checkout."""

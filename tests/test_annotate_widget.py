@@ -25,6 +25,8 @@ from napari_delse.widgets._layers import camera_of, largest_label, nearest_on, o
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets.annotate import AnnotateWidget
 
+pytestmark = pytest.mark.usefixtures("own_home")
+
 DIAMOND = [(20, 40), (40, 60), (60, 40), (40, 20)]
 
 

@@ -37,12 +37,15 @@ class History:
         What was committed, by label.
     recorder : callable or None
         Called with plain data before anything changes; if it raises, nothing has changed.
+    observer : callable or None
+        Called with the labels of objects that came, changed or went, after they did.
     """
 
     def __init__(self, store: LabelStore, largest: int, policy: LabelPolicy) -> None:
         self.store = store
         self.objects: dict[int, LabelledObject] = {}
         self.recorder: Recorder | None = None
+        self.observer: Callable[[set[int]], object] | None = None
         self._policy = policy
         self._found = largest
         self._draft = Draft()
@@ -188,6 +191,8 @@ class History:
         for one in come:
             self.objects[one.label] = one
         self._draft = draft
+        if self.observer is not None and (gone or come):
+            self.observer({one.label for one in (*gone, *come)})
 
     # ---- journal
 

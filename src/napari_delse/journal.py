@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,18 @@ import numpy as np
 from napari_delse import _filelock
 from napari_delse.actions import action_to_json
 from napari_delse.edits import LabelStore
-from napari_delse.records import FORMAT, Contents, Header, Identity, header_of, line_of, parsed, read, weights_hash
+from napari_delse.records import (
+    FORMAT,
+    Contents,
+    Header,
+    Identity,
+    header_of,
+    line_of,
+    object_count,
+    parsed,
+    read,
+    weights_hash,
+)
 from napari_delse.session import AnnotationSession
 
 __all__ = [
@@ -31,6 +42,10 @@ __all__ = [
     "Identity",
     "Journal",
     "Unfinished",
+    "create",
+    "dismiss",
+    "is_draft",
+    "object_count",
     "read",
     "restore",
     "start",
@@ -101,7 +116,7 @@ class Journal:
             view = memoryview(line)
             while view:
                 view = view[os.write(self._file, view) :]
-            if self.sync == "always" or (self.sync == "objects" and not _is_draft(entry)):
+            if self.sync == "always" or (self.sync == "objects" and not is_draft(entry)):
                 os.fsync(self._file)
         except BaseException:
             try:
@@ -131,12 +146,25 @@ class Journal:
         try:
             if self._count > 1 and keep:
                 self({"step": "close"})
-                os.fsync(self._file)
+                if self.sync != "never":
+                    os.fsync(self._file)
         finally:
             os.close(self._file)
             self._file = -1
             if self._count <= 1 or not keep:
                 self.path.unlink(missing_ok=True)
+
+    def flush(self) -> Callable[[], None]:
+        """What waits until the disk holds all that was written so far, to be called once, in any thread."""
+        file = os.dup(self._file)
+
+        def wait() -> None:
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+        return wait
 
     def abandon(self) -> None:
         """Stop writing without a closing line, as a crash does: it stays to be restored."""
@@ -155,7 +183,8 @@ class Journal:
             raise
 
 
-def _is_draft(entry: dict[str, Any]) -> bool:
+def is_draft(entry: dict[str, Any]) -> bool:
+    """Whether an entry is about the object in progress only."""
     kind = entry["action"]["kind"] if "action" in entry else entry.get("kind")
     return kind in ("draft", "reopen")
 
@@ -194,7 +223,6 @@ def start(
     """
     from napari_delse import __version__
 
-    now = datetime.now(UTC)
     header = Header(
         image=image,
         shape=tuple(session.store.shape),
@@ -205,24 +233,49 @@ def start(
         model=model,
         weights=weights,
         version=__version__,
-        created=now.isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    journal = create(header, path, sync)
+    try:
+        for entry in _so_far(session):
+            journal(entry)
+    except BaseException:
+        journal.abandon()
+        journal.path.unlink(missing_ok=True)
+        raise
+    session.recorder = journal
+    return journal
+
+
+def create(header: Header, path: Path | str | None = None, sync: Sync = "objects") -> Journal:
+    """Begin a journal with its first line; what its session did since then is still to be written.
+
+    Parameters
+    ----------
+    header : Header
+        The first line.
+    path, sync
+        See `start`.
+
+    Raises
+    ------
+    OSError
+        If the file exists already or cannot be written.
+    """
+    now = datetime.now(UTC)
     place = user_journals() if path is None else Path(path)
     if place.suffix != ".jsonl":
-        stem = re.sub(r"[^\w.-]+", "_", image.name or "image")[:80]
+        stem = re.sub(r"[^\w.-]+", "_", header.image.name or "image")[:80]
         place /= f"{stem}-{now:%Y%m%d-%H%M%S-%f}-{os.getpid()}{SUFFIX}"
     place.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(place, header, sync)
     journal._open(os.O_CREAT | os.O_EXCL)
     try:
         journal({"step": "open", "format": FORMAT, **asdict(header)})
-        for entry in _so_far(session):
-            journal(entry)
     except BaseException:
         journal.abandon()
         place.unlink(missing_ok=True)
         raise
-    session.recorder = journal
     return journal
 
 
@@ -307,6 +360,23 @@ def _go_on(journal: Journal, contents: Contents) -> None:
         os.write(journal._file, b"\n")
     journal._count = len(contents.entries) + 1
     journal({"step": "resume"})
+
+
+def dismiss(path: Path | str) -> None:
+    """Say of an unfinished journal that it is not to be restored; the file stays.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be written, is damaged, or is being written by another window.
+    """
+    journal = Journal(Path(path), read(path).header, "never")
+    journal._open(0)
+    try:
+        _go_on(journal, read(path))
+        journal.close()
+    finally:
+        journal.abandon()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,12 @@ class Contents:
     torn: bool
     end: int
 
+    def actual(self) -> Iterator[dict[str, Any]]:
+        """The entries that took effect: without those whose labels could not be written."""
+        for entry, following in pairwise((*self.entries, {"step": ""})):
+            if entry["step"] != "failed" and following["step"] != "failed":
+                yield entry
+
 
 def read(path: Path | str) -> Contents:
     """Read a journal, also one that is being written.
@@ -168,6 +176,31 @@ def read(path: Path | str) -> Contents:
     end = min(len(data), sum(len(line) + 1 for line in lines[: len(found)]))
     closed = bool(entries) and entries[-1]["step"] == "close"
     return Contents(path, header_of(path, first), tuple(entries), closed, torn, end)
+
+
+def object_count(contents: Contents) -> int:
+    """How many objects there are at the end of a journal, without making any of them."""
+    labels: set[int] = set()
+    done: list[tuple[set[int], set[int]]] = []
+    undone: list[tuple[set[int], set[int]]] = []
+    for entry in contents.actual():
+        if entry["step"] == "do":
+            action = entry["action"]
+            done.append(
+                ({o["label"] for o in action.get("removed", ())}, {o["label"] for o in action.get("added", ())})
+            )
+            undone.clear()
+            gone, come = done[-1]
+        elif entry["step"] == "undo":
+            undone.append(done.pop())
+            come, gone = undone[-1]
+        elif entry["step"] == "redo":
+            done.append(undone.pop())
+            gone, come = done[-1]
+        else:
+            continue
+        labels = (labels - gone) | come
+    return len(labels)
 
 
 def parsed(line: bytes, number: int) -> dict[str, Any] | None:

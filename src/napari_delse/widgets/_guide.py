@@ -14,6 +14,9 @@ KEYS = (
     ("Esc", "start over"),
     ("Ctrl+Z", "undo; with Shift, redo"),
     ("W", "draw correction lines, or click"),
+    ("Shift+N, B", "next object, the one before"),
+    ("Shift+U", "the least sure object"),
+    ("Shift+R, D", "reopen it; delete it"),
 )
 
 

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFormLayout,
     QFrame,
     QGridLayout,
+    QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
+
+from napari_delse.widgets._fields import button, choice
+from napari_delse.widgets._review import ReviewList
 
 _STATUS = """
 QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
 QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
 QFrame#status QLabel { background: transparent; }
+QFrame#offer { border-left: 4px solid #00e5ff; border-radius: 0px; background: rgba(128, 128, 128, 40); }
+QFrame#offer QLabel { background: transparent; }
 QLabel#guide { font-size: 11pt; }
 QLabel#notice { font-weight: bold; }
 """
-
-
-def choice(tip: str) -> QComboBox:
-    """A combo box that stays narrow however long its entries are."""
-    box = QComboBox()
-    box.setToolTip(tip)
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return box
-
-
-def fill(box: QComboBox, entries: Iterable[tuple[str, Any]], chosen: Any) -> None:
-    """Offer entries (text, value), one of them chosen, without telling anybody."""
-    blocked = box.blockSignals(True)
-    try:
-        box.clear()
-        for number, (text, value) in enumerate(entries):
-            box.addItem(text, value)
-            box.setItemData(number, text, Qt.ItemDataRole.ToolTipRole)
-            if value is chosen or (not hasattr(value, "events") and value == chosen):
-                box.setCurrentIndex(number)
-    finally:
-        box.blockSignals(blocked)
-
-
-def button(text: str, tip: str) -> QPushButton:
-    """A button that leaves the keyboard to the canvas."""
-    result = QPushButton(text)
-    result.setToolTip(tip)
-    result.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-    return result
 
 
 class AnnotatePanel(QWidget):
@@ -83,7 +51,11 @@ class AnnotatePanel(QWidget):
         self.device_box = choice("Where the model runs; automatic takes a GPU if there is one")
         self.protect_box = QCheckBox("Protect existing labels", checked=True)
         self.protect_box.setToolTip("Accepted objects leave pixels alone that have a label already")
-        self.count = QLabel(wordWrap=True)
+        self.offer_text = QLabel(wordWrap=True)
+        self.restore_button = button("Restore", "Bring its labels, its list and its undo back, and go on with it")
+        self.discard_button = button("Discard", "Do not ask again; the file of it is kept")
+        self.review = ReviewList()
+        self.count = self.review.heading
         self.keys = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self._lay_out()
 
@@ -96,6 +68,15 @@ class AnnotatePanel(QWidget):
         lines.addWidget(self.guide)
         lines.addStretch()
         self.status.setMinimumHeight(104)  # room for the longest text, so that nothing below jumps
+
+        self.offer = QFrame(objectName="offer", visible=False)
+        inside = QVBoxLayout(self.offer)
+        inside.setContentsMargins(10, 6, 8, 6)
+        inside.addWidget(self.offer_text)
+        answers = QHBoxLayout()
+        answers.addWidget(self.restore_button)
+        answers.addWidget(self.discard_button)
+        inside.addLayout(answers)
 
         buttons = QGridLayout()
         self.accept_button.setMinimumHeight(32)
@@ -121,10 +102,11 @@ class AnnotatePanel(QWidget):
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(10)
+        layout.setSpacing(8)
         layout.addWidget(self.status)
+        layout.addWidget(self.offer)
         layout.addLayout(buttons)
-        layout.addWidget(self.count)
+        layout.addWidget(self.review)
         layout.addLayout(self.form)
         layout.addWidget(self.keys)
         layout.addStretch()
@@ -145,3 +127,8 @@ class AnnotatePanel(QWidget):
             self.status.setProperty("trouble", trouble)
             self.status.style().unpolish(self.status)
             self.status.style().polish(self.status)
+
+    def show_offer(self, text: str) -> None:
+        """Offer to restore unfinished work; nothing without text."""
+        self.offer_text.setText(text)
+        self.offer.setVisible(bool(text))

@@ -12,11 +12,13 @@ import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QTimer
 
-from napari_delse.actions import Draft
+from napari_delse.actions import Draft, LabelledObject
 from napari_delse.edits import PlaneKey
 from napari_delse.geometry import Correction, ObjectMask
 from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
+from napari_delse.widgets._brush import painted
+from napari_delse.widgets._fields import fill
 from napari_delse.widgets._layers import (
     MINE,
     LayerLabels,
@@ -29,7 +31,8 @@ from napari_delse.widgets._layers import (
     place,
 )
 from napari_delse.widgets._outliner import Outlined, Outliner, PredictorLike, load_predictor, model_names
-from napari_delse.widgets._panel import AnnotatePanel, fill
+from napari_delse.widgets._panel import AnnotatePanel
+from napari_delse.widgets._recording import Journals
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource, to_plane, to_space
 
@@ -38,12 +41,15 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
+    from napari_delse.records import Header
+
 _GRAB = 8.0  # how near to the outline a pull must begin, screen pixels
 _REACH = 24.0  # how near to it a drawn line must begin, screen pixels
 _STILL = 5.0  # a shorter pull is a click, as napari has it; screen pixels
 _SMALL = 4_000_000  # labels that are searched for the largest one at once
 
 
+_NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
 Followed = list[tuple[Any, Callable[..., Any]]]  # events and what is called on them
 
 
@@ -83,7 +89,11 @@ class AnnotateWidget(AnnotatePanel):
         self._bound: list[str] = []
         self._docked = self._closed = False
         self._reader = Runner("napari-delse-labels")
-        self.destroyed.connect(partial(_let_go, (self._outliner, self._reader), (self._connected, self._followed)))
+        self._journals = Journals(self._later)
+        self._changed: set[int] = set()  # labels that the list shows as they were
+        self._restoring: Labels | None = None
+        workers = (self._outliner, self._reader, self._journals)
+        self.destroyed.connect(partial(_let_go, workers, (self._connected, self._followed)))
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in (("soon", 0), ("zoom", 80))}
         self._timers["soon"].timeout.connect(self._refresh)
         self._timers["zoom"].timeout.connect(self._on_zoomed)
@@ -111,6 +121,11 @@ class AnnotateWidget(AnnotatePanel):
         self.model_box.activated.connect(lambda _: self._load_model())
         self.device_box.activated.connect(lambda _: self._load_model())
         self.protect_box.toggled.connect(self._on_protect)
+        self.restore_button.clicked.connect(lambda: self.restore())
+        self.discard_button.clicked.connect(lambda: self._journals.discard(self._say))
+        self.review.chosen.connect(self.show_object)
+        self.review.reopen.connect(self.reopen_object)
+        self.review.delete.connect(self.delete_object)
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
             (layers.events.inserted, self._on_inserted),
@@ -124,6 +139,12 @@ class AnnotateWidget(AnnotatePanel):
             self._follow(self._connected, layer.events.name, self._on_renamed)
         self._bind(self.viewer, "N", self.accept)
         self._bind(self.viewer, "W", self.switch_tool)
+        review = self.review
+        self._bind(self.viewer, "Shift-N", review.next_button.click)
+        self._bind(self.viewer, "Shift-B", review.previous_button.click)
+        self._bind(self.viewer, "Shift-U", review.unsure_button.click)
+        self._bind(self.viewer, "Shift-R", review.reopen_button.click)
+        self._bind(self.viewer, "Shift-D", review.delete_button.click)
 
     @staticmethod
     def _follow(kept: Followed, emitter: Any, callback: Callable[..., Any]) -> None:
@@ -173,6 +194,7 @@ class AnnotateWidget(AnnotatePanel):
                 self.viewer.bind_key(key, None)
         with suppress(Exception):  # the viewer may be half gone
             self._leave()
+        self._journals.close()
 
     @property
     def is_ready(self) -> bool:
@@ -206,6 +228,7 @@ class AnnotateWidget(AnnotatePanel):
         self._later()
 
     def _on_ready(self) -> None:
+        self._journals.use_model(self.model_box.currentData(), self._outliner.runner)
         self._say()
         self._ask()
 
@@ -232,6 +255,7 @@ class AnnotateWidget(AnnotatePanel):
             self._follow(self._followed, source.layer.events.data, self._on_image_data)
             kept = [other for other in self._matching_labels() if other in self._sessions]
             self._choose_labels(kept[-1] if kept else None)
+        self._journals.look(source)
         self._fill_choices()
         self._later()
 
@@ -255,7 +279,7 @@ class AnnotateWidget(AnnotatePanel):
             if layer is None:
                 layer = new_labels(self._source)
                 self.viewer.add_layer(layer)
-                self._sessions[layer] = AnnotationSession(LayerLabels(layer))
+                self._begin_session(layer, blank=True)
         except ValueError as error:
             self._say(error)
             return
@@ -264,15 +288,24 @@ class AnnotateWidget(AnnotatePanel):
                 self._labels.events.paint.disconnect(self._on_painted)
         self._labels = layer
         if layer not in self._sessions:
-            self._sessions[layer] = AnnotationSession(LayerLabels(layer))
-            self._search(self._sessions[layer], layer.data)
+            self._begin_session(layer)
         self._session = self._sessions[layer]
+        self._session.observer = self._changed.update
         self._session.protect = self.protect_box.isChecked()
         self._follow(self._followed, layer.events.paint, self._on_painted)
         self._make_layers()
         self._say()
         self._fill_choices()
         self._ask()
+
+    def _begin_session(self, layer: Labels, *, blank: bool = False) -> None:
+        """A session on labels, recorded from its first action on."""
+        session = self._sessions[layer] = AnnotationSession(LayerLabels(layer))
+        if not blank:
+            self._search(session, layer.data)
+            blank = session.largest_found == 0 and session not in self._searched
+        if self._source is not None:
+            self._journals.record(session, self._source, blank=blank)
 
     def _search(self, session: AnnotationSession, data: Any) -> None:
         """Find the largest label that is there already: large or lazy arrays off the GUI thread."""
@@ -329,6 +362,7 @@ class AnnotateWidget(AnnotatePanel):
             layers.remove()
         unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
         if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
+            self._journals.end(self._sessions.pop(labels, None))
             self.viewer.layers.remove(labels)
 
     def _matching_labels(self) -> list[Labels]:
@@ -370,10 +404,11 @@ class AnnotateWidget(AnnotatePanel):
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
+        if isinstance(layer, Labels):
+            self._journals.end(self._sessions.pop(layer, None))
         if self._source is not None and layer is self._source.layer:
             QTimer.singleShot(0, self._on_image_removed)
         elif layer is self._labels:
-            self._sessions.pop(layer, None)
             self._labels = self._session = None
             if self._layers is not None:
                 self._layers.show_draft(Draft())
@@ -414,12 +449,16 @@ class AnnotateWidget(AnnotatePanel):
             else:
                 self._ask()
 
-    def _on_painted(self) -> None:
+    def _on_painted(self, event: Any) -> None:
         """The brush was used, and not by us."""
-        if self._session is None or self._labels is None:
+        session, labels = self._session, self._labels
+        if session is None or labels is None or getattr(session.store, "is_writing", False):
             return
-        if not getattr(self._session.store, "is_writing", False):
-            self._session.note_label(self._labels.selected_label)
+        try:
+            for stroke in painted(event.value):
+                session.note_painted(*stroke)
+        except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
+            session.note_label(labels.selected_label)
 
     def _on_zoom(self) -> None:
         self._timers["zoom"].start()
@@ -551,6 +590,8 @@ class AnnotateWidget(AnnotatePanel):
             made = session.commit()
             self._labels.selected_label = made.label
             self._take_clicks()
+            self._refresh()
+            self.review.mark(made.label)
 
     def start_over(self) -> None:
         """Forget the object in progress, and bring back layers that were deleted."""
@@ -580,6 +621,111 @@ class AnnotateWidget(AnnotatePanel):
             if (action := step(self._session)) is not None:
                 self._go_to(action.plane)
         self._ask()
+
+    def show_object(self, label: int) -> None:
+        """Go to the plane of an object and put it into the middle of the view."""
+        made = None if self._session is None else self._session.objects.get(label)
+        if made is None or self._source is None or self._layers is None or self._layers.clicks is None:
+            return
+        piece = next((one for one in made.pieces if self._is_shown(one.plane)), made)
+        dims, offset = self.viewer.dims, self.viewer.dims.ndim - self._source.ndim
+        axes = [axis + offset for axis in piece.plane.axes]
+        if sorted(axes) != sorted(dims.displayed[-2:]):
+            dims.order = (*(axis for axis in range(dims.ndim) if axis not in axes), *sorted(axes))
+        self._go_to(piece.plane)
+        middle = np.add(piece.mask.origin, np.array(piece.mask.shape) / 2 - 0.5)
+        world = np.zeros(dims.ndim)
+        world[offset:] = self._layers.clicks.data_to_world(to_space(piece.plane, [middle])[0])
+        camera = camera_of(self.viewer)
+        camera.center = (*tuple(camera.center)[:-2], *world[list(dims.displayed[-2:])])
+        self._later()
+
+    def _is_shown(self, plane: PlaneKey) -> bool:
+        """Whether the viewer shows this plane now."""
+        if self._source is None or self._layers is None or self._layers.clicks is None:
+            return False
+        with suppress(ValueError):
+            point = np.asarray(self.viewer.dims.point)[-self._source.ndim :]
+            return self._source.shown_plane(self.viewer, self._layers.clicks.world_to_data(point)) == plane
+        return False
+
+    def reopen_object(self, label: int) -> None:
+        """Edit the clicks of an accepted object again; it is accepted under the same label."""
+        if self._session is None or label not in self._session.objects:
+            return
+        with self._told():
+            pieces = self._session.objects[label].pieces
+            plane = next((one.plane for one in pieces if self._is_shown(one.plane)), pieces[0].plane)
+            self._session.reopen(label, plane)
+            self._go_to(plane)
+            self._take_clicks()
+        self._ask()
+
+    def delete_object(self, label: int) -> None:
+        """Take an accepted object out of the labels."""
+        if self._session is None or label not in self._session.objects:
+            return
+        with self._told("the labels could not be written: "):
+            self._session.delete(label)
+        self._ask()
+
+    def restore(self) -> None:
+        """Bring unfinished work on this image back: into the labels if they are untouched, else into new ones."""
+        offer = self._journals.offer
+        if offer is None or self._source is None or self._restoring is not None:
+            return
+        with self._told():
+            layer = self._labels_for(offer.header)
+            self._restoring = layer
+            if layer is self._labels:
+                self._session = None
+            self._journals.restore(layer.data, partial(self._on_restored, self._source, layer), self._not_restored)
+
+    def _labels_for(self, header: Header) -> Labels:
+        """The labels that unfinished work is restored into.
+
+        Raises
+        ------
+        ValueError
+            If it began with labels that are not there, or the memory does not suffice for new ones.
+        """
+        assert self._source is not None
+        found = [x for x in self._matching_labels() if np.dtype(x.data.dtype) == np.dtype(header.dtype)]
+        free = [x for x in found if x not in self._sessions or not self._sessions[x].can_undo]
+        if not header.blank:
+            filled = [x for x in free if not x.metadata.get(MINE) or self._labels is not x]
+            if self._labels in filled or len(filled) == 1:
+                return self._labels if self._labels in filled else filled[0]
+            raise ValueError(
+                "this work began with labels that were there already; open them, choose them as the labels, "
+                "and restore it then"
+            )
+        mine = self._labels
+        if mine is not None and mine in free and mine.metadata.get(MINE) and self._sessions[mine].next_label == 1:
+            return mine
+        layer = new_labels(self._source)
+        if np.dtype(layer.data.dtype) != np.dtype(header.dtype):
+            layer.data = np.zeros(self._source.shape, header.dtype)
+        return layer
+
+    def _on_restored(self, source: ImageSource, layer: Labels, session: AnnotationSession) -> None:
+        self._restoring = None
+        if layer not in self.viewer.layers:
+            self.viewer.add_layer(layer)
+        self._journals.end(self._sessions.get(layer))
+        session.store = LayerLabels(layer)
+        self._sessions[layer] = session
+        with suppress(AttributeError):  # private: what napari would undo is gone
+            layer._reset_history()
+        layer.refresh()
+        if self._source is source:
+            self._choose_labels(layer)
+
+    def _not_restored(self, error: Exception) -> None:
+        self._restoring = None
+        if self._labels is not None:
+            self._session = self._sessions.get(self._labels)
+        self._say(error)
 
     def _go_to(self, plane: PlaneKey | None) -> None:
         """Show the plane on which something changes."""
@@ -662,15 +808,29 @@ class AnnotateWidget(AnnotatePanel):
         self.restart_button.setEnabled(self._source is not None)
         self.undo_button.setEnabled(session is not None and session.can_undo)
         self.redo_button.setEnabled(session is not None and session.can_redo)
-        made = 0 if session is None else len(session.objects)
+        objects = _NOTHING if session is None else session.objects
+        changed = self._changed.copy()
+        self._changed.clear()
+        has_planes = self._source is not None and self._source.ndim > 2
+        self.review.show_objects(objects, changed, has_planes=has_planes)
+        offer = None if self._restoring is not None else self._journals.offer
+        made = len(objects)
         self.count.setText("" if made == 0 else f"{made} object{'s' * (made > 1)} accepted")
-        self.count.setVisible(made > 0)
-        self.show_status(self._what_next(), self._notice, trouble=self._trouble)
+        is_crowded = made > 0 and offer is not None
+        if is_crowded:  # first, since Qt makes the window larger at once for what is shown
+            self.keys.hide()
+        self.show_offer("" if offer is None else offer.text)
+        self.review.setVisible(made > 0)
+        self.keys.setVisible(not is_crowded)
+        problem = self._journals.problem(session)
+        self.show_status(self._what_next(), self._notice or problem, trouble=self._trouble or bool(problem))
 
     def _what_next(self) -> str:
         session, layers = self._session, self._layers
         if self._source is None or layers is None:
             return guide.NO_IMAGE
+        if self._restoring is not None and self._restoring is self._labels:
+            return "The unfinished work is being restored ..."
         if session is None:
             return "The labels layer was deleted: Start over makes a new one."
         if not layers.is_complete:
@@ -685,10 +845,11 @@ class AnnotateWidget(AnnotatePanel):
             return "Draw a line from the outline to where it belongs. Enter accepts, W goes back to clicking."
         if active is not layers.clicks:
             return f"Press W to go back to clicking (layer '{layers.clicks.name}')." if layers.clicks else ""
+        again = "" if session.draft.label is None else f"Object {session.draft.label} again: "
         if session.draft.missing:
-            return guide.next_click(session.draft.missing)
+            return again + guide.next_click(session.draft.missing)
         if preview is not None:
-            return guide.preview(preview.mask.area, preview.confidence)
+            return again + guide.preview(preview.mask.area, preview.confidence)
         if not self._outliner.is_ready and not self._trouble:
             return "The model is being loaded; the outline appears by itself."
         if session.is_waiting:
@@ -708,7 +869,7 @@ def _unfollow(kept: Followed) -> None:
     kept.clear()
 
 
-def _let_go(runners: Iterable[Runner | Outliner], followed: Iterable[Followed]) -> None:
+def _let_go(runners: Iterable[Runner | Outliner | Journals], followed: Iterable[Followed]) -> None:
     """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
     for runner in runners:
         runner.close()

@@ -1,0 +1,601 @@
+"""What the annotate widget keeps of the work: its journals, restoring after a crash, and the list of objects."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("pytestqt")
+
+from napari.components import ViewerModel
+from qtpy.QtCore import QItemSelectionModel, Qt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from hands import Hands
+
+from napari_delse import journal
+from napari_delse.actions import Draft, LabelledObject, PackedMask, PlaneKey
+from napari_delse.geometry import Crop, ObjectMask
+from napari_delse.widgets import _recording
+from napari_delse.widgets._brush import painted
+from napari_delse.widgets._layers import camera_of
+from napari_delse.widgets._review import ObjectsModel
+from napari_delse.widgets.annotate import AnnotateWidget
+
+pytestmark = pytest.mark.usefixtures("own_home")
+
+PLANE = np.arange(80 * 80, dtype=np.uint16).reshape(80, 80)
+
+
+class Answer:
+    def __init__(self, mask, confidence):
+        self.mask, self.confidence = mask, confidence
+
+    def contours(self):
+        return []
+
+
+class Boxes:
+    """Answers with the box of the clicks; the smaller, the surer."""
+
+    def segment(self, plane, prompt, corrections=()):
+        y0, x0, y1, x1 = prompt.box
+        ys, xs = np.mgrid[: plane.shape[0], : plane.shape[1]]
+        inside = (ys >= y0) & (ys <= y1) & (xs >= x0) & (xs <= x1)
+        mask = ObjectMask.from_crop(inside, Crop(0, 0, *plane.shape, 32), plane.shape)
+        return Answer(mask, 1 - inside.sum() / 1000)
+
+
+@pytest.fixture
+def open_widget(qtbot):
+    """Opens the widget on a viewer with an image, without its window; ends it unless it crashed."""
+    opened = []
+
+    def open_it(data=PLANE, viewer=None):
+        viewer = viewer or ViewerModel()
+        if not len(viewer.layers):
+            viewer.add_image(data, name="cells")
+        widget = AnnotateWidget(viewer, load=lambda model, device: Boxes(), names=lambda: ["default"])
+        qtbot.addWidget(widget)
+        opened.append(widget)
+        qtbot.waitUntil(lambda: widget.is_ready)
+        return widget
+
+    yield open_it
+    for widget in opened:
+        widget.shut_down()
+
+
+def annotate(qtbot, widget, *corners, size=9, index=()):
+    """Outline boxes with four clicks each, and accept them."""
+    for y, x in corners:
+        last = size - 1
+        for point in ((y, x + 2), (y + 2, x + last), (y + last, x + 2), (y + 2, x)):
+            widget._layers.clicks.add((*index, *point))
+        qtbot.waitUntil(lambda: widget._session.preview is not None)
+        widget.accept()
+
+
+def written(qtbot, widget):
+    """The journal of the present session, once everything stands in it."""
+    recording = widget._journals._recordings[widget._session]
+    qtbot.waitUntil(lambda: recording.path is not None and not recording._left and not recording._flushing)
+    return recording.path
+
+
+def crash(qtbot, widget):
+    """Stop as if the process had been killed: nothing is said to anybody."""
+    path = written(qtbot, widget)
+    widget._journals.abandon()
+    return path
+
+
+def offered(qtbot, widget):
+    qtbot.waitUntil(lambda: widget.offer.isVisibleTo(widget))
+    return widget.offer_text.text()
+
+
+def restore(qtbot, widget):
+    offered(qtbot, widget)
+    widget.restore_button.click()
+    qtbot.waitUntil(lambda: widget._restoring is None and widget._session is not None and widget.accepted > 0)
+    qtbot.waitUntil(lambda: widget.review.model.rowCount() == widget.accepted)
+
+
+def rows(widget):
+    """What the list shows, line by line."""
+    model = widget.review.model
+    return [[model.data(model.index(row, column)) for column in range(5)] for row in range(model.rowCount())]
+
+
+# ---------------------------------------------------------------- recording
+
+
+def test_recording_begins_with_the_first_action_and_ends_with_the_widget(open_widget, qtbot, own_home):
+    widget = open_widget()
+    qtbot.wait(50)
+    assert not list(own_home.rglob("*.jsonl"))
+    annotate(qtbot, widget, (10, 10))
+    path = written(qtbot, widget)
+    assert path.parent == own_home / "journals"
+    contents = journal.read(path)
+    assert not contents.closed
+    assert contents.header.image.name == "cells"
+    assert contents.header.blank
+    assert contents.header.model == "default"
+    assert [e["action"]["kind"] for e in contents.entries if e["step"] == "do"] == ["draft"] * 4 + ["commit"]
+    widget.shut_down()
+    assert journal.read(path).closed
+    np.testing.assert_array_equal(journal_labels(path) == 1, box(10, 10))
+
+
+def journal_labels(path):
+    from napari_delse.replay import replay
+
+    return replay(path).labels
+
+
+def box(y, x, size=9):
+    mask = np.zeros((80, 80), bool)
+    mask[y : y + size, x : x + size] = True
+    return mask
+
+
+def test_deleting_the_labels_ends_their_journal(open_widget, qtbot):
+    widget = open_widget()
+    annotate(qtbot, widget, (10, 10))
+    path = written(qtbot, widget)
+    widget.viewer.layers.remove(widget._labels)
+    assert journal.read(path).closed
+    widget.start_over()
+    annotate(qtbot, widget, (10, 10))
+    assert written(qtbot, widget) != path
+
+
+def test_nothing_is_left_of_a_widget_that_was_not_used(open_widget, qtbot, own_home):
+    widget = open_widget()
+    widget._layers.clicks.add((3, 3))
+    written(qtbot, widget)
+    widget._layers.clicks.add((3, 4))
+    widget.shut_down()
+    files = list(own_home.rglob("*.jsonl"))
+    assert all(journal.read(file).closed for file in files)
+
+
+def test_brush_strokes_stand_in_the_journal(open_widget, qtbot):
+    widget = open_widget(np.zeros((3, 80, 80)))
+    annotate(qtbot, widget, (10, 10), index=(0,))
+    labels = widget._labels
+    labels.brush_size = 6
+    labels.paint((0, 12, 12), 5)
+    labels.paint((0, 40, 40), 7)
+    labels.paint((0, 41, 41), 0)
+    labels.n_edit_dimensions = 3
+    labels.paint((1, 60, 60), 8)
+    labels.data_setitem((np.array([2, 2]), np.array([5, 9]), np.array([6, 6])), np.array([3, 4]))
+    widget.undo()
+    np.testing.assert_array_equal(journal_labels(written(qtbot, widget)), labels.data)
+
+
+def test_older_paint_events_are_understood():
+    strokes = list(painted([((np.array([1, 1]), np.array([4, 6])), np.array([0, 2]), 9)]))
+    assert len(strokes) == 1
+    plane, mask, before, after = strokes[0]
+    assert (plane.axes, plane.index, after) == ((0, 1), (), 9)
+    assert mask.origin == (1, 4)
+    assert mask.mask.tolist() == [[True, False, True]]
+    assert before.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("when", ["opening", "writing"])
+def test_trouble_is_told_and_work_goes_on(open_widget, qtbot, monkeypatch, when):
+    widget = open_widget()
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*args, **kwargs):
+        raise full
+
+    monkeypatch.setattr(_recording, "_AGAIN", 0.0)
+    if when == "opening":
+        monkeypatch.setattr(journal, "create", refuse)
+        annotate(qtbot, widget, (10, 10))
+    else:
+        annotate(qtbot, widget, (10, 10))
+        written(qtbot, widget)
+        monkeypatch.setattr(journal.Journal, "__call__", refuse)
+    annotate(qtbot, widget, (30, 30))
+    qtbot.waitUntil(lambda: "not being recorded" in widget.notice.text())
+    assert "No space left on device." in widget.notice.text()
+    assert widget.accepted == 2
+    np.testing.assert_array_equal(widget._labels.data == 2, box(30, 30))
+    monkeypatch.undo()  # there is room again: what was kept is written
+    monkeypatch.setenv("NAPARI_DELSE_HOME", os.environ.get("NAPARI_DELSE_HOME", ""))
+
+
+def test_what_could_not_be_written_is_written_later(open_widget, qtbot, monkeypatch):
+    widget = open_widget()
+    annotate(qtbot, widget, (10, 10))
+    path = written(qtbot, widget)
+    with monkeypatch.context() as patch:
+
+        def refuse(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(journal.Journal, "__call__", refuse)
+        annotate(qtbot, widget, (30, 30))
+        assert "not being recorded" in widget._journals.problem(widget._session)
+    annotate(qtbot, widget, (50, 50))
+    assert widget._journals.problem(widget._session) == ""
+    qtbot.waitUntil(lambda: not widget.notice.isVisibleTo(widget))
+    np.testing.assert_array_equal(journal_labels(path), widget._labels.data)
+
+
+def test_a_slow_disk_and_a_slow_image_do_not_hold_up_the_work(open_widget, qtbot, monkeypatch):
+    widget = open_widget()
+    real, gate = journal.create, threading.Event()
+
+    def slowly(*args, **kwargs):
+        gate.wait(5)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(journal, "create", slowly)
+    monkeypatch.setattr(os, "fsync", lambda file: time.sleep(0.3))
+    begun = time.monotonic()
+    widget._layers.clicks.add((5, 5))
+    assert time.monotonic() - begun < 0.2
+    annotate(qtbot, widget, (10, 10))
+    gate.set()
+    path = written(qtbot, widget)
+    assert journal.object_count(journal.read(path)) == len(widget._session.objects)
+
+
+# ---------------------------------------------------------------- restoring
+
+
+def test_work_is_restored_after_a_crash_with_its_undo(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10), (15, 15), (40, 40))
+    first.delete_object(2)
+    first.undo()
+    first.undo()  # the third object is in progress again
+    assert len(first._session.draft.clicks) == 4
+    first._labels.paint((70, 70), 9)
+    expected, objects = first._labels.data.copy(), dict(first._session.objects)
+    done, undone = len(first._session.actions), len(first._session.undone)
+    path = crash(qtbot, first)
+
+    second = open_widget()
+    text = offered(qtbot, second)
+    when = time.localtime(path.stat().st_mtime)
+    assert text == f"Unfinished work on this image: 2 objects, {when.tm_mday} {time.strftime('%b %H:%M', when)}."
+    restore(qtbot, second)
+    assert not second.offer.isVisibleTo(second)
+    np.testing.assert_array_equal(second._labels.data, expected)
+    assert second._session.store.layer is second._labels
+    assert second._labels.data.dtype == expected.dtype
+    assert second._session.objects == objects
+    assert (len(second._session.actions), len(second._session.undone)) == (done, undone)
+    assert [type(x).__name__ for x in second.viewer.layers].count("Labels") == 2  # and the preview
+    qtbot.waitUntil(lambda: len(second._layers.clicks.data) == 4)
+    second.redo()
+    second.redo()
+    assert 2 not in second._session.objects
+    annotate(qtbot, second, (60, 10))
+    while second._session.can_undo:
+        second.undo()
+    assert set(np.unique(second._labels.data)) == {0, 9}
+    assert written(qtbot, second) == path  # it goes on in the same file
+    second.shut_down()
+    assert journal.read(path).closed
+    third = open_widget()
+    qtbot.wait(100)
+    assert not third.offer.isVisibleTo(third)
+
+
+def test_discarded_work_is_not_offered_again_but_kept(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10))
+    path = crash(qtbot, first)
+    second = open_widget()
+    offered(qtbot, second)
+    second.discard_button.click()
+    qtbot.waitUntil(lambda: not second.offer.isVisibleTo(second))
+    qtbot.waitUntil(lambda: journal.read(path).closed)
+    assert (journal_labels(path) == 1).sum() == 81
+    third = open_widget()
+    qtbot.wait(100)
+    assert not third.offer.isVisibleTo(third)
+
+
+def test_other_images_and_open_journals_are_not_offered(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10))
+    written(qtbot, first)
+    same = open_widget()  # the first one is still at work
+    qtbot.wait(100)
+    assert not same.offer.isVisibleTo(same)
+    crash(qtbot, first)
+    other = open_widget(PLANE[::-1].copy())
+    qtbot.wait(100)
+    assert not other.offer.isVisibleTo(other)
+
+
+def test_several_are_offered_one_after_the_other_into_labels_of_their_own(open_widget, qtbot):
+    for corner in ((10, 10), (30, 30)):
+        widget = open_widget()
+        qtbot.wait(50)
+        annotate(qtbot, widget, corner)
+        crash(qtbot, widget)
+    widget = open_widget()
+    restore(qtbot, widget)
+    newer = widget._labels
+    np.testing.assert_array_equal(newer.data > 0, box(30, 30))
+    offered(qtbot, widget)
+    widget.restore_button.click()
+    qtbot.waitUntil(lambda: widget._restoring is None and widget._labels is not newer)
+    np.testing.assert_array_equal(widget._labels.data > 0, box(10, 10))
+    np.testing.assert_array_equal(newer.data > 0, box(30, 30))
+
+
+def test_work_on_labels_that_were_there_asks_for_them(open_widget, qtbot):
+    began = np.zeros((80, 80), np.int32)
+    began[:20, :20] = 4
+
+    def open_with(labels):
+        widget = open_widget()
+        layer = widget.viewer.add_labels(labels.copy(), name="mine")
+        return widget, layer
+
+    def choose(widget, layer):
+        widget._choose_labels(layer)
+
+    first, layer = open_with(began)
+    choose(first, layer)
+    annotate(qtbot, first, (15, 15), (40, 40))
+    expected = layer.data.copy()
+    crash(qtbot, first)
+    without = open_widget()
+    offered(qtbot, without)
+    without.restore_button.click()
+    qtbot.waitUntil(lambda: "choose them as the labels" in without.notice.text())
+    assert without.offer.isVisibleTo(without)
+    second, layer = open_with(began)
+    restore(qtbot, second)
+    assert second._labels is layer
+    np.testing.assert_array_equal(layer.data, expected)
+    second.undo()
+    second.undo()
+
+
+def test_a_damaged_journal_is_told(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10))
+    path = crash(qtbot, first)
+    second = open_widget()
+    offered(qtbot, second)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b"xxx\n", *lines[2:]]))
+    second.restore_button.click()
+    qtbot.waitUntil(lambda: "line 2" in second.notice.text())
+    annotate(qtbot, second, (30, 30))
+    assert second.accepted == 1
+
+
+KILLED = """
+    import os, sys, signal
+    sys.path.insert(0, sys.argv[1])
+    from qtpy.QtWidgets import QApplication
+    app = QApplication([])
+    from test_annotate_journal import AnnotateWidget, Boxes, PLANE, ViewerModel, annotate
+
+    class Bot:
+        def waitUntil(self, condition):
+            while not condition():
+                app.processEvents()
+
+    viewer = ViewerModel()
+    viewer.add_image(PLANE, name="cells")
+    widget = AnnotateWidget(viewer, load=lambda model, device: Boxes(), names=lambda: ["default"])
+    Bot().waitUntil(lambda: widget.is_ready)
+    annotate(Bot(), widget, (10, 10))
+    Bot().waitUntil(lambda: widget._journals._recordings[widget._session].path is not None)
+    annotate(Bot(), widget, (15, 15), (40, 40))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are not killed so here")
+def test_a_killed_process_loses_nothing(open_widget, qtbot):
+    script = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent)]
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    ended = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    widget = open_widget()
+    assert "3 objects" in offered(qtbot, widget)
+    restore(qtbot, widget)
+    expected = np.zeros((80, 80), int)
+    for label, corner in enumerate(((10, 10), (15, 15), (40, 40)), 1):
+        expected[box(*corner) & (expected == 0)] = label
+    np.testing.assert_array_equal(widget._labels.data, expected)
+
+
+# ---------------------------------------------------------------- the list
+
+
+def test_the_list_follows_everything(open_widget, qtbot):
+    widget = open_widget()
+    assert not widget.review.isVisibleTo(widget)
+    annotate(qtbot, widget, (10, 10), (30, 30))
+    annotate(qtbot, widget, (50, 50), size=12)
+    qtbot.waitUntil(lambda: len(rows(widget)) == 3)
+    assert rows(widget) == [
+        ["1", "", "81", "92%", "4"],
+        ["2", "", "81", "92%", "4"],
+        ["3", "", "144", "86%", "4"],
+    ]
+    assert widget.review.isVisibleTo(widget)
+    assert widget.review.table.isColumnHidden(1)
+    assert widget.review.current == 3
+    widget.review.table.sortByColumn(2, Qt.SortOrder.DescendingOrder)
+    assert [row[0] for row in rows(widget)] == ["3", "2", "1"]
+    assert widget.review.table.currentIndex().row() == 0
+    widget.undo()
+    qtbot.waitUntil(lambda: [row[0] for row in rows(widget)] == ["2", "1"])
+    widget.redo()
+    qtbot.waitUntil(lambda: [row[0] for row in rows(widget)] == ["3", "2", "1"])
+    widget.delete_object(2)
+    qtbot.waitUntil(lambda: [row[0] for row in rows(widget)] == ["3", "1"])
+    assert not (widget._labels.data == 2).any()
+    assert widget.count.text() == "2 objects accepted"
+    widget.undo()
+    qtbot.waitUntil(lambda: len(rows(widget)) == 3)
+
+
+@pytest.mark.parametrize("order", [Qt.SortOrder.AscendingOrder, Qt.SortOrder.DescendingOrder])
+def test_every_change_of_the_list_is_told_where_it_happens(qtbot, order):
+    model, seen, random = ObjectsModel(), [], np.random.default_rng(0)
+    model.sort(2, order)
+    model.rowsInserted.connect(lambda _, first, last: seen.insert(first, model.label_at(first)))
+    model.rowsRemoved.connect(lambda _, first, last: seen.pop(first))
+    objects = {}
+    for _ in range(300):
+        label = int(random.integers(1, 30))
+        if label in objects and random.random() < 0.5:
+            del objects[label]
+        else:
+            area = int(random.integers(1, 9))
+            mask = ObjectMask(np.ones((1, area), bool), (0, 0))
+            objects[label] = LabelledObject(label, Draft(PlaneKey()), PackedMask.pack(mask), area, 0.5)
+        model.update(objects, {label})
+        expected = sorted(objects, key=lambda label: (objects[label].area, label))
+        expected = expected[::-1] if order == Qt.SortOrder.DescendingOrder else expected
+        assert seen == [model.label_at(row) for row in range(model.rowCount())] == expected
+        assert all(expected[model.row_of_label(label)] == label for label in objects)
+    assert len(objects) > 5
+
+
+def test_choosing_a_row_goes_there(open_widget, qtbot):
+    widget = open_widget(np.zeros((4, 80, 80), np.uint8))
+    viewer = widget.viewer
+    annotate(qtbot, widget, (10, 10), index=(0,))
+    viewer.dims.current_step = (3, 0, 0)
+    annotate(qtbot, widget, (50, 30), index=(3,))
+    qtbot.waitUntil(lambda: len(rows(widget)) == 2)
+    assert not widget.review.table.isColumnHidden(1)
+    assert [row[1] for row in rows(widget)] == ["0", "3"]
+    flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
+    widget.review.table.selectionModel().setCurrentIndex(widget.review.model.index(0, 0), flags)
+    assert viewer.dims.current_step[0] == 0
+    assert camera_of(viewer).center[-2:] == (14, 14)
+    widget.review.next_button.click()
+    assert viewer.dims.current_step[0] == 3
+    assert camera_of(viewer).center[-2:] == (54, 34)
+    widget.review.next_button.click()
+    assert widget.review.current == 1
+    widget.review.previous_button.click()
+    assert widget.review.current == 2
+
+
+def test_objects_of_another_orientation_are_turned_into_view(open_widget, qtbot):
+    widget = open_widget(np.zeros((60, 70, 80), np.uint8))
+    viewer = widget.viewer
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_point(1, 33)
+    for z, x in ((10, 12), (12, 18), (18, 12), (12, 10)):
+        widget._layers.clicks.add((z, 33, x))
+    qtbot.waitUntil(lambda: widget._session.preview is not None)
+    widget.accept()
+    viewer.dims.order = (0, 1, 2)
+    viewer.dims.set_point(1, 0)
+    widget.show_object(1)
+    assert viewer.dims.order == (1, 0, 2)
+    assert viewer.dims.current_step[1] == 33
+    assert camera_of(viewer).center[-2:] == (14, 14)
+
+
+def test_least_sure_goes_through_all_and_begins_anew(open_widget, qtbot):
+    widget = open_widget()
+    for number, corner in enumerate(((5, 5), (25, 25), (50, 50))):
+        annotate(qtbot, widget, corner, size=(9, 14, 11)[number])
+    seen = []
+    for _ in range(4):
+        widget.review.unsure_button.click()
+        seen.append(widget.review.current)
+    assert seen == [2, 3, 1, 2]
+
+
+def test_a_reopened_object_keeps_its_label(open_widget, qtbot):
+    widget = open_widget()
+    annotate(qtbot, widget, (10, 10), (30, 30))
+    widget.review.mark(1)
+    widget.review.reopen_button.click()
+    qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 4 and widget._session.preview is not None)
+    qtbot.waitUntil(lambda: widget.guide.text().startswith("Object 1 again"))
+    widget._layers.clicks.add((21, 12))
+    qtbot.waitUntil(lambda: widget._session.preview is not None)
+    widget.accept()
+    expected = np.zeros((80, 80), int)
+    expected[10:22, 10:19], expected[box(30, 30)] = 1, 2
+    np.testing.assert_array_equal(widget._labels.data, expected)
+    qtbot.waitUntil(lambda: rows(widget)[0] == ["1", "", "108", "89%", "5"])
+    assert widget.review.current == 1
+    path = crash(qtbot, widget)
+    np.testing.assert_array_equal(journal_labels(path), expected)
+    widget.undo()
+    widget.undo()
+    widget.undo()
+    np.testing.assert_array_equal(widget._labels.data == 1, box(10, 10))
+
+
+def test_the_list_folds_away(open_widget, qtbot):
+    widget = open_widget()
+    annotate(qtbot, widget, (10, 10))
+    assert widget.review.table.isVisibleTo(widget)
+    widget.count.click()
+    assert not widget.review.table.isVisibleTo(widget)
+    assert widget.count.text() == "1 object accepted"
+
+
+# ---------------------------------------------------------------- endings
+
+
+def test_keys_of_the_list_and_an_end_without_traces(make_napari_viewer, qtbot):
+    threads = set(threading.enumerate())
+    viewer = make_napari_viewer()
+    viewer.add_image(PLANE, name="cells")
+    widget = AnnotateWidget(viewer, load=lambda model, device: Boxes(), names=lambda: ["default"])
+    viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
+    qtbot.waitUntil(lambda: widget.is_ready)
+    annotate(qtbot, widget, (10, 10), (30, 30))
+    path = written(qtbot, widget)
+    viewer.show()
+    shift, key = Qt.KeyboardModifier.ShiftModifier, Hands(viewer).key
+    seen = []
+    for pressed in (Qt.Key.Key_N, Qt.Key.Key_B, Qt.Key.Key_N, Qt.Key.Key_U, Qt.Key.Key_U):
+        key(pressed, shift)
+        seen.append(widget.review.current)
+    assert seen == [1, 2, 1, 1, 2]
+    key(Qt.Key.Key_R, shift)
+    assert widget._session.draft.label == 2
+    key(Qt.Key.Key_Escape)
+    assert widget._session.draft.label is None
+    key(Qt.Key.Key_D, shift)
+    assert set(widget._session.objects) == {1}
+    key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert set(widget._session.objects) == {1, 2}
+    viewer.close()
+    qtbot.waitUntil(lambda: journal.read(path).closed)
+    left = [t for t in threading.enumerate() if t not in threads and t.name.startswith("napari-delse")]
+    for thread in left:
+        thread.join(2)
+    assert not any(thread.is_alive() for thread in left)
