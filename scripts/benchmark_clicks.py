@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -188,6 +189,7 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=int, default=16, help="objects to label in each image")
     parser.add_argument("--json", type=Path, help="write the numbers here as well")
     options = parser.parse_args()
+    os.environ.setdefault("NAPARI_DELSE_HOME", tempfile.mkdtemp())  # no journals among the user's own
     numbers = main(options.model, options.objects)
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

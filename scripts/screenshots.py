@@ -10,6 +10,8 @@ belongs). Without a screen: xvfb-run -a -s "-screen 0 1400x1000x24" python scrip
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from qtpy.QtCore import Qt
 
 SIZE = (1280, 800)
 ACCEPTED = 5  # coins that are labelled before the picture is taken
+SHOWN = 11  # the coin of the pictures: its notch needs a recorded drag
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 
@@ -41,7 +44,7 @@ def open_coins(theme: str, load: Callable[..., Any] | None, model: str) -> tuple
     let_pass(0.5)
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
     camera.zoom = 2.3
-    camera.center = (0, 148, 165)
+    camera.center = (0, 172, 205)
     let_pass(0.5)
     return viewer, widget, np.asarray(labels)
 
@@ -81,31 +84,23 @@ def main(
     model: str = "default", out: Path = IMAGES, theme: str = "dark", load: Callable[..., Any] | None = None
 ) -> None:
     """Label some coins, and take the two pictures on the next one."""
-    from napari_delse.annotator import simulated_drag
-    from napari_delse.geometry import Crop, ObjectMask
+    from napari_delse._sample_data import sample_folder
+    from napari_delse.prompts import read_prompts
 
     out.mkdir(parents=True, exist_ok=True)
     viewer, widget, labels = open_coins(theme, load, model)
     hands = Hands(viewer)
-    objects = in_view(hands, labels)
-    accepted = min(ACCEPTED, len(objects) - 1)
-    for label in objects[:accepted]:
+    recorded = {one.label: one for one in read_prompts(sample_folder() / "coins_clicks.csv")}[SHOWN]
+    for label in [label for label in in_view(hands, labels) if label != SHOWN][:ACCEPTED]:
         click_object(hands, widget, labels == label)
         hands.key(Qt.Key.Key_Return)
         let_pass(0.2)
-    truth = labels == objects[accepted]
-    click_object(hands, widget, truth)
+    click_object(hands, widget, labels == SHOWN)
     take(viewer, out / "annotate.png")
 
-    whole = ObjectMask.from_crop(truth, Crop(0, 0, *truth.shape, 32), truth.shape)
-    drag = simulated_drag(widget.preview_mask, whole, truth.shape)
-    if drag is None or drag.length < 4:  # the outline is right: show how it is pulled all the same
-        y, x = whole.origin[0] + whole.mask.shape[0] - 1, whole.origin[1] + whole.mask.shape[1] / 2
-        start, end = (y, x), (y + 5, x)
-    else:
-        start, end = drag.start, drag.end
-    hands.drag(start, end)
-    wait_until(lambda: widget.accept_button.isEnabled())
+    before = widget.preview_mask
+    hands.drag(recorded.corrections[0].start, recorded.corrections[0].end)
+    wait_until(lambda: widget.has_shown_preview and widget.preview_mask is not before)
     take(viewer, out / "annotate_drag.png")
     viewer.close()
 
@@ -116,4 +111,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=IMAGES)
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     options = parser.parse_args()
+    os.environ.setdefault("NAPARI_DELSE_HOME", tempfile.mkdtemp())  # no journals among the user's own
     main(options.model, options.out, options.theme)
