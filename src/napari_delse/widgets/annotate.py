@@ -75,7 +75,7 @@ class AnnotateWidget(AnnotatePanel):
         super().__init__()
         self.viewer = napari_viewer
         self._names = names
-        self._outliner = Outliner(load, self._on_ready, self._say)
+        self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
         self._source: ImageSource | None = None
         self._layers: WorkLayers | None = None
         self._labels: Labels | None = None
@@ -84,6 +84,7 @@ class AnnotateWidget(AnnotatePanel):
         self._searched: set[AnnotationSession] = set()  # whose largest label is not known yet
         self._shown: tuple[object, ...] = ()
         self._notice, self._trouble = "", False
+        self._no_model = ""  # why the model did not load; stays until one does
         self._connected: Followed = []  # for as long as the widget lives
         self._followed: Followed = []  # for as long as the image is chosen
         self._bound: list[str] = []
@@ -224,7 +225,12 @@ class AnnotateWidget(AnnotatePanel):
     def _load_model(self) -> None:
         for session in self._sessions.values():
             session.forget_predictions()
+        self._no_model = ""
         self._outliner.use(self.model_box.currentData(), self.device_box.currentData())
+        self._later()
+
+    def _on_load_failed(self, error: BaseException) -> None:
+        self._no_model = guide.sentence(error)
         self._later()
 
     def _on_ready(self) -> None:
@@ -823,7 +829,8 @@ class AnnotateWidget(AnnotatePanel):
         self.review.setVisible(made > 0)
         self.keys.setVisible(not is_crowded)
         problem = self._journals.problem(session)
-        self.show_status(self._what_next(), self._notice or problem, trouble=self._trouble or bool(problem))
+        trouble = self._no_model or problem
+        self.show_status(self._what_next(), self._notice or trouble, trouble=self._trouble or bool(trouble))
 
     def _what_next(self) -> str:
         session, layers = self._session, self._layers
