@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -53,6 +54,10 @@ _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
 Followed = list[tuple[Any, Callable[..., Any]]]  # events and what is called on them
 
 
+_PATIENCE = 0.12  # seconds in which an answer comes unannounced
+_TIMERS = {"soon": 0, "zoom": 80, "patience": 130}  # milliseconds
+
+
 class AnnotateWidget(AnnotatePanel):
     """Outline objects with clicks and drags, and collect them in a Labels layer.
 
@@ -84,6 +89,7 @@ class AnnotateWidget(AnnotatePanel):
         self._searched: set[AnnotationSession] = set()  # whose largest label is not known yet
         self._shown: tuple[object, ...] = ()
         self._notice, self._trouble = "", False
+        self._asked_at = 0.0
         self._no_model = ""  # why the model did not load; stays until one does
         self._connected: Followed = []  # for as long as the widget lives
         self._followed: Followed = []  # for as long as the image is chosen
@@ -95,8 +101,9 @@ class AnnotateWidget(AnnotatePanel):
         self._restoring: Labels | None = None
         workers = (self._outliner, self._reader, self._journals)
         self.destroyed.connect(partial(_let_go, workers, (self._connected, self._followed)))
-        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in (("soon", 0), ("zoom", 80))}
+        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
         self._timers["soon"].timeout.connect(self._refresh)
+        self._timers["patience"].timeout.connect(self._refresh)
         self._timers["zoom"].timeout.connect(self._on_zoomed)
         self._connect()
         self._outliner.runner.submit(self._names, self._on_models, self._say)
@@ -770,6 +777,7 @@ class AnnotateWidget(AnnotatePanel):
             session.fail(request)
             self._say(error)
         else:
+            self._asked_at = monotonic()
             self._outliner.outline(session, request, plane, self._refresh, self._say)
 
     # ---------------------------------------------------------------- showing
@@ -799,6 +807,9 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         session, layers = self._session, self._layers
+        if session is not None and session.is_waiting and monotonic() - self._asked_at < _PATIENCE:
+            self._timers["patience"].start()  # the answer is near: painting now would only make it wait
+            return
         preview = None if session is None else session.preview
         if session is not None and layers is not None:
             layers.show_draft(session.draft)
@@ -857,6 +868,8 @@ class AnnotateWidget(AnnotatePanel):
             return again + guide.next_click(session.draft.missing)
         if preview is not None:
             return again + guide.preview(preview.mask.area, preview.confidence)
+        if self._no_model:
+            return "There is no model: choose another model or device."
         if not self._outliner.is_ready and not self._trouble:
             return "The model is being loaded; the outline appears by itself."
         if session.is_waiting:
