@@ -43,7 +43,6 @@ class FineTuneConfig:
     replay: int = 24  # synthetic images mixed in, against forgetting; 0 for none
     freeze_norm: bool = True  # keep the parent's batch norm statistics
     interactive_share: float = 0.25  # share of steps that train corrections
-    tolerance: float = 0.002  # a mean IoU lower by more than this makes the result "worse"
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -289,5 +288,5 @@ def _keep(model: LoadedModel, folder: Path, facts: dict[str, Any], before: Score
         name: {"objects": len(s.iou), "miou": s.mean_iou, "f_2px": s.mean_f, "iou": list(s.iou)}
         for name, s in (("before", before), ("after", best))
     }
-    save_model(folder, model.model, {**facts, "validation": scores}, half=False)
+    save_model(folder, model.model, {**facts, "validation": scores})
     write_json(folder / "scores.json", scores)
