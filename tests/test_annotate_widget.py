@@ -379,7 +379,7 @@ def test_rgb(viewer, open_widget, qtbot, predictor):
     assert plane.rgb
     assert plane.channel_axis == 3
     assert plane.index == (1,)
-    assert not widget.channel_box.isVisibleTo(widget)
+    assert not widget.channel_box.isVisibleTo(widget.settings)
     widget.accept()
     assert widget._labels.data.shape == (2, 80, 80)
 
@@ -521,7 +521,7 @@ def test_labels_on_disk(viewer, open_widget, qtbot, tmp_path, kind):
     widget = open_widget()
     choose_labels(widget, labels)
     mask = outlined(widget, qtbot, index=(0,)).to_plane((80, 80))
-    qtbot.waitUntil(lambda: not widget._searched)
+    qtbot.waitUntil(lambda: not widget.desk.searched)
     widget.accept()
     np.testing.assert_array_equal(np.asarray(labels.data[0]), mask)
     widget.undo()

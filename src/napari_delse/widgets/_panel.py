@@ -1,24 +1,15 @@
-"""How the annotate widget looks: fields, buttons and the status line, without behaviour."""
+"""How the annotate widget looks: the status line and the buttons, below them tabs; without behaviour."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFormLayout,
-    QFrame,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
-from napari_delse.widgets._fields import button, choice
+from napari_delse.widgets._fields import button
 from napari_delse.widgets._review import ReviewList
+from napari_delse.widgets._settings_tab import SettingsTab
 
-_STATUS = """
+_STYLE = """
 QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
 QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
 QFrame#status QLabel { background: transparent; }
@@ -27,10 +18,11 @@ QFrame#offer QLabel { background: transparent; }
 QLabel#guide { font-size: 11pt; }
 QLabel#notice { font-weight: bold; }
 """
+_STATUS_HEIGHT = 104  # room for the longest text, so that nothing below jumps
 
 
 class AnnotatePanel(QWidget):
-    """Status line, buttons and fields of the annotate widget."""
+    """Status line and buttons, always in view, and tabs below them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,33 +34,51 @@ class AnnotatePanel(QWidget):
         self.restart_button = button("Start over", "Forget the clicks and drags of this object (Esc)")
         self.undo_button = button("Undo", "Take the last click, drag or accepted object back (Ctrl+Z)")
         self.redo_button = button("Redo", "Do again what was undone (Ctrl+Shift+Z)")
-        self.image_box = choice("The image whose objects are outlined")
-        self.channel_box = choice("An axis that holds channels, if the image has one")
-        self.channels_edit = QLineEdit(placeholderText="first three, such as 0,1,2")
-        self.channels_edit.setToolTip("Up to three channels to look at, counted from 0 and separated by commas")
-        self.labels_box = choice("The labels layer that accepted objects are written to")
-        self.model_box = choice("The model that outlines the objects")
-        self.device_box = choice("Where the model runs; automatic takes a GPU if there is one")
-        self.protect_box = QCheckBox("Protect existing labels", checked=True)
-        self.protect_box.setToolTip("Accepted objects leave pixels alone that have a label already")
         self.offer_text = QLabel(wordWrap=True)
         self.restore_button = button("Restore", "Bring its labels, its list and its undo back, and go on with it")
         self.discard_button = button("Discard", "Do not ask again; the file of it is kept")
         self.review = ReviewList()
         self.count = self.review.heading
-        self.keys = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self.settings = settings = SettingsTab()
+        self.image_box, self.labels_box, self.protect_box = (
+            settings.image_box,
+            settings.labels_box,
+            settings.protect_box,
+        )
+        self.channel_box, self.channels_edit = settings.channel_box, settings.channels_edit
+        self.model_box, self.device_box = settings.model_box, settings.device_box
+        self.keys = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText, alignment=Qt.AlignmentFlag.AlignTop)
+        self.tabs = QTabWidget(usesScrollButtons=True)
+        self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.tabs.tabBar().setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._lay_out()
 
     def _lay_out(self) -> None:
-        self.setStyleSheet(_STATUS)
+        self.setStyleSheet(_STYLE)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 8, 10, 8)
+        layout.setSpacing(8)
+        layout.addWidget(self._status_line())
+        layout.addWidget(self._offer_line())
+        layout.addLayout(self._buttons())
+        layout.addWidget(self.tabs, stretch=1)
+        self.tabs.addTab(self.review, "Objects")
+        self.tabs.setTabToolTip(0, "The accepted objects: look them over, and change them")
+        self.add_tab(self.settings, "Settings", "Image, labels and model, and how objects are written")
+        self.add_tab(self.keys, "Keys", "What the keyboard does")
+        self.setMinimumWidth(290)
+
+    def _status_line(self) -> QFrame:
         self.status = QFrame(objectName="status")
         lines = QVBoxLayout(self.status)
         lines.setContentsMargins(10, 8, 8, 8)
         lines.addWidget(self.notice)
         lines.addWidget(self.guide)
         lines.addStretch()
-        self.status.setMinimumHeight(104)  # room for the longest text, so that nothing below jumps
+        self.status.setMinimumHeight(_STATUS_HEIGHT)
+        return self.status
 
+    def _offer_line(self) -> QFrame:
         self.offer = QFrame(objectName="offer", visible=False)
         inside = QVBoxLayout(self.offer)
         inside.setContentsMargins(10, 6, 8, 6)
@@ -77,49 +87,44 @@ class AnnotatePanel(QWidget):
         answers.addWidget(self.restore_button)
         answers.addWidget(self.discard_button)
         inside.addLayout(answers)
+        return self.offer
 
+    def _buttons(self) -> QGridLayout:
         buttons = QGridLayout()
         self.accept_button.setMinimumHeight(32)
         buttons.addWidget(self.accept_button, 0, 0, 1, 3)
         for column, lesser in enumerate((self.undo_button, self.redo_button, self.restart_button)):
             buttons.addWidget(lesser, 1, column)
-        for column in range(3):
             buttons.setColumnStretch(column, 1)
+        return buttons
 
-        self.form = QFormLayout()
-        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        for text, field in (
-            ("Image", self.image_box),
-            ("Channel axis", self.channel_box),
-            ("Channels", self.channels_edit),
-            ("Labels", self.labels_box),
-            ("Model", self.model_box),
-            ("Device", self.device_box),
-        ):
-            self.form.addRow(text, field)
-        self.form.addRow(self.protect_box)
+    def add_tab(self, widget: QWidget, title: str, tooltip: str = "") -> None:
+        """Add a tab at the end; what is higher than the window scrolls.
 
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(8)
-        layout.addWidget(self.status)
-        layout.addWidget(self.offer)
-        layout.addLayout(buttons)
-        layout.addWidget(self.review)
-        layout.addLayout(self.form)
-        layout.addWidget(self.keys)
-        layout.addStretch()
-        self.setMinimumWidth(270)
+        Parameters
+        ----------
+        widget : QWidget
+            Its content, also there as long as the tab is not shown.
+        title : str
+            One short word.
+        tooltip : str
+            One sentence.
+        """
+        area = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setWidget(widget)
+        self.tabs.setTabToolTip(self.tabs.addTab(area, title), tooltip)
 
-    def show_row(self, field: QWidget, *, visible: bool) -> None:
-        """Show or hide a field with its name."""
-        field.setVisible(visible)
-        if (name := self.form.labelForField(field)) is not None:
-            name.setVisible(visible)
+    def show_tab(self, widget: QWidget) -> None:
+        """Bring a tab to the front."""
+        for number in range(self.tabs.count()):
+            page = self.tabs.widget(number)
+            if page is widget or (isinstance(page, QScrollArea) and page.widget() is widget):
+                self.tabs.setCurrentIndex(number)
 
     def show_status(self, guide: str, notice: str = "", *, trouble: bool = False) -> None:
-        """What to do next, and above it what just went wrong."""
+        """What to do next, and above it what just went wrong or was done."""
         self.guide.setText(guide)
         self.notice.setText(notice)
         self.notice.setVisible(bool(notice))

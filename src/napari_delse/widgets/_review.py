@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QTableView, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
 
 from napari_delse.actions import LabelledObject
 from napari_delse.review import ObjectRow, most_uncertain, row_of
 from napari_delse.widgets._fields import button
 
-_ROWS, _FEWEST = 6, 2  # shown at once where there is room, and where there is little
+NO_OBJECTS = "No objects yet. Accepted objects are listed here."
+_FEWEST = 3  # rows that are shown where there is little room
 _MANY = 100  # changes, from which on the list is made anew
 _Key = tuple[Any, int]
 
@@ -139,7 +140,7 @@ class ObjectsModel(QAbstractTableModel):
 
 
 class ReviewList(QWidget):
-    """A heading that folds the list away, the list, and its buttons."""
+    """The tab "Objects": how many there are, the list of them, and its buttons."""
 
     chosen = Signal(int)  # the person wants to see this object
     reopen = Signal(int)
@@ -152,11 +153,7 @@ class ReviewList(QWidget):
         self._objects: Mapping[int, LabelledObject] = {}
         self._seen: set[int] = set()
         self._quiet = False
-        self.heading = QToolButton(checkable=True, checked=True, autoRaise=True)
-        self.heading.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.heading.setToolTip("Show or hide the list of objects")
-        self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.heading.toggled.connect(self._fold)
+        self.heading = QLabel(NO_OBJECTS, wordWrap=True)
         self.table = self._make_table()
         self.previous_button = button("‹", "The object before, in the order of the list (Shift+B)")
         self.next_button = button("›", "The next object, in the order of the list (Shift+N)")
@@ -193,7 +190,6 @@ class ReviewList(QWidget):
         table.setSortingEnabled(True)
         frame = columns.sizeHint().height() + 4
         table.setMinimumHeight(frame + _FEWEST * height)
-        table.setMaximumHeight(frame + _ROWS * height)
         self.model.modelReset.connect(self._mark)
         table.selectionModel().currentRowChanged.connect(self._on_row)
         return table
@@ -214,19 +210,15 @@ class ReviewList(QWidget):
         inside = QVBoxLayout(self.body)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.setSpacing(4)
-        inside.addWidget(self.table)
+        inside.addWidget(self.table, stretch=1)
         inside.addLayout(buttons)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
+        layout.setContentsMargins(2, 8, 2, 2)
+        layout.setSpacing(4)
         layout.addWidget(self.heading)
-        layout.addWidget(self.body)
-        self._fold()
-
-    def _fold(self) -> None:
-        is_open = self.heading.isChecked()
-        self.heading.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
-        self.body.setVisible(is_open)
+        layout.addWidget(self.body, stretch=1)
+        layout.addStretch()
+        self.body.hide()
 
     # ---- what is shown
 
@@ -246,6 +238,9 @@ class ReviewList(QWidget):
         if self.current not in objects:
             self.current = None
         self._mark()
+        made = len(objects)
+        self.heading.setText(f"{made:,} object{'s' * (made > 1)} accepted" if made else NO_OBJECTS)
+        self.body.setVisible(made > 0)
         self.table.setColumnHidden(_PLANE, not has_planes)
         for one in (self.previous_button, self.next_button, self.unsure_button):
             one.setEnabled(bool(objects))

@@ -1,0 +1,226 @@
+"""What is worked on: an image, the layers made for it, the labels, and the session that writes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import QObject, Signal
+
+from napari_delse.actions import Draft
+from napari_delse.policy import LabelPolicy
+from napari_delse.session import AnnotationSession
+from napari_delse.widgets._layers import MINE, LayerLabels, WorkLayers, largest_label, new_labels, place
+from napari_delse.widgets._run import Runner
+from napari_delse.widgets._source import ImageSource
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_delse.widgets._notices import Notices
+    from napari_delse.widgets._recording import Journals
+
+_SMALL = 4_000_000  # labels that are searched for the largest one at once
+
+
+class Desk(QObject):
+    """The image that is worked on, with its working layers, its labels and their session.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are.
+    journals : Journals
+        Where sessions are recorded.
+    notices : Notices
+        Where trouble is told.
+    changed : callable
+        Called when something else is to be shown.
+    """
+
+    image_chosen = Signal(object)  # an ImageSource, after its layers were prepared; None for no image
+    labels_chosen = Signal(object)  # Labels, with their session
+    layer_made = Signal(object)  # a clicks or drags layer that came (back)
+    left = Signal()  # the present image is about to be left
+    objects_changed = Signal(object)  # labels of objects that came, changed or went
+
+    def __init__(
+        self, viewer: ViewerModel, journals: Journals, notices: Notices, changed: Callable[[], object]
+    ) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.source: ImageSource | None = None
+        self.layers: WorkLayers | None = None
+        self.labels: Labels | None = None
+        self.session: AnnotationSession | None = None
+        self.sessions: WeakKeyDictionary[Labels, AnnotationSession] = WeakKeyDictionary()
+        self.searched: set[AnnotationSession] = set()  # whose largest label is not known yet
+        self.shown: tuple[object, ...] = ()  # preview and plane that are on the canvas
+        self.policy = LabelPolicy()
+        self.reader = Runner("napari-delse-labels")
+        self._journals, self._notices, self._changed = journals, notices, changed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all layers are there that a person needs."""
+        return self.layers is not None and self.layers.is_complete
+
+    # ---- image
+
+    def choose_image(
+        self, layer: Image | None, channel_axis: int | None = None, channels: tuple[int, ...] = ()
+    ) -> None:
+        """Work on this image from now on; None for none at all."""
+        try:
+            source = None if layer is None else ImageSource(layer, channel_axis, channels)
+        except ValueError as error:
+            self._notices.say(error)
+            return
+        self.leave()
+        self.source = source
+        if source is not None:
+            self.layers = WorkLayers(self.viewer, source)
+            kept = [other for other in self.matching_labels() if other in self.sessions]
+            self.choose_labels(kept[-1] if kept else None)
+        self._journals.look(source)
+        self.image_chosen.emit(source)
+        self._changed()
+
+    def leave(self) -> None:
+        """Stop working on the present image; its labels and its session stay."""
+        self.left.emit()
+        layers, labels, session = self.layers, self.labels, self.session
+        self.source = self.layers = self.labels = self.session = None
+        self.shown = ()
+        if layers is not None:
+            layers.remove()
+        unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
+        if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
+            self._journals.end(self.sessions.pop(labels, None))
+            self.viewer.layers.remove(labels)
+
+    def move(self) -> None:
+        """The image was scaled, moved or turned: everything on it goes along."""
+        if self.layers is not None and self.source is not None:
+            self.layers.move()
+            if self.labels is not None and self.labels.metadata.get(MINE):
+                place(self.labels, self.source)
+            self.shown = ()
+            self._changed()
+
+    def forget(self, layer: Any) -> None:
+        """A layer was removed from the viewer."""
+        if isinstance(layer, Labels):
+            self._journals.end(self.sessions.pop(layer, None))
+        if layer is self.labels:
+            self.labels = self.session = None
+            if self.layers is not None:
+                self.layers.show_draft(Draft())
+                self.layers.hide_preview()
+            self.shown = ()
+        elif self.layers is not None:
+            was_clicks = layer is self.layers.clicks
+            if self.layers.forget(layer) and self.session is not None:
+                if was_clicks:
+                    self.session.clear()
+                self.shown = ()
+
+    # ---- labels
+
+    def matching_labels(self) -> list[Labels]:
+        """Labels layers that fit the image."""
+        if self.source is None:
+            return []
+        return [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels)
+            and layer.metadata.get(MINE) != "preview"
+            and not layer.multiscale
+            and tuple(layer.data.shape) == self.source.shape
+        ]
+
+    def choose_labels(self, layer: Labels | None) -> None:
+        """Write to these labels from now on; None makes a new layer."""
+        if self.source is None or self.layers is None:
+            return
+        try:
+            if layer is None:
+                layer = new_labels(self.source)
+                self.viewer.add_layer(layer)
+                self._begin_session(layer, blank=True)
+        except ValueError as error:
+            self._notices.say(error)
+            return
+        self.labels = layer
+        if layer not in self.sessions:
+            self._begin_session(layer)
+        self.session = self.sessions[layer]
+        self.session.observer = self.objects_changed.emit
+        self.session.policy = self.policy
+        self.make_layers()
+        self._notices.say()
+        self.labels_chosen.emit(layer)
+
+    def use_policy(self, policy: LabelPolicy) -> None:
+        """How objects are written from now on."""
+        self.policy = policy
+        if self.session is not None:
+            self.session.policy = policy
+
+    def _begin_session(self, layer: Labels, *, blank: bool = False) -> None:
+        """A session on labels, recorded from its first action on."""
+        session = self.sessions[layer] = AnnotationSession(LayerLabels(layer), policy=self.policy)
+        if not blank:
+            self._search(session, layer.data)
+            blank = session.largest_found == 0 and session not in self.searched
+        if self.source is not None:
+            self._journals.record(session, self.source, blank=blank)
+
+    def _search(self, session: AnnotationSession, data: Any) -> None:
+        """Find the largest label that is there already: large or lazy arrays off the GUI thread."""
+        if isinstance(data, np.ndarray) and data.size <= _SMALL:
+            session.note_label(largest_label(data))
+            return
+        self.searched.add(session)
+
+        def found(largest: int) -> None:
+            session.note_label(largest)
+            self.searched.discard(session)
+            self._changed()
+
+        job = partial(largest_label, data, lambda: self.reader.is_closed)
+        self.reader.submit(job, found, self._notices.say)
+
+    # ---- working layers
+
+    def make_layers(self) -> None:
+        """Bring the working layers (back) and make the clicks layer active."""
+        if self.layers is None:
+            return
+        had = self.layers.clicks, self.layers.drags
+        self.layers.make()
+        for layer, former in zip((self.layers.clicks, self.layers.drags), had, strict=True):
+            if layer is not None and layer is not former:
+                self.layer_made.emit(layer)
+        self.take_clicks()
+
+    def take_clicks(self) -> None:
+        """Let the person click."""
+        if self.layers is not None and self.layers.clicks is not None:
+            self.viewer.layers.selection.active = self.layers.clicks
+            self.layers.clicks.mode = "add"
+
+    def switch_tool(self) -> None:
+        """Between clicking and drawing correction lines."""
+        if self.layers is None or self.layers.clicks is None or self.layers.drags is None:
+            return
+        if self.viewer.layers.selection.active is self.layers.clicks:
+            self.viewer.layers.selection.active = self.layers.drags
+            self.layers.drags.mode = "add_line"
+        else:
+            self.take_clicks()
