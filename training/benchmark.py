@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 import tables
 from lineplot import Line, draw
-from measures import Scored, measure, read_cards
+from measures import Scored, measure, read_cards, step_of
 from napari_delse.checkpoint import write_atomically, write_json
 from napari_delse.evaluation import EvaluateConfig, ObjectKey, ObjectScore, read_list, run, set_names
 from napari_delse.metrics import Scores
@@ -58,10 +58,11 @@ class Benchmark:
 
     def runs(self, row: Row, column: Column) -> list[Path]:
         """Checkpoint folders of a row, in the order of their names."""
-        pattern = row.runs.replace("{variant}", column.variant)
-        found = [p for p in sorted(self.checkpoints.glob(pattern)) if (p / "model.safetensors").is_file()]
+        name = row.runs.replace("{variant}", column.variant)
+        folders = [self.checkpoints / name, *sorted(self.checkpoints.glob(f"{name}-seed*"))]
+        found = [folder for folder in folders if (folder / "model.safetensors").is_file()]
         if not found:
-            raise NotRunError(f"no checkpoint {self.checkpoints.name}/{pattern}")
+            raise NotRunError(f"no checkpoint {name} or {name}-seed<k>")
         return found
 
     def folders(self, settings: Settings) -> tuple[list[Path], dict[str, list[str]] | None]:
@@ -218,14 +219,17 @@ def fill(bench: Benchmark, table: Table, figures: tables.Figures) -> tuple[dict[
         for column in table.columns:
             values: list[float] = []
             paper = tables.paper_figure(table, row, column, figures)
+            changes = {**row.evaluate, **column.evaluate}
+            corrections = max(changes.get("drags", 0), changes.get("clicks", 0))
+            asked = bool(row.runs) and step_of(column.measure) <= corrections
             try:
-                for folder in bench.runs(row, column) if row.runs else []:
-                    found = bench.evaluate(folder, table.settings, {**row.evaluate, **column.evaluate})
+                for folder in bench.runs(row, column) if asked else []:
+                    found = bench.evaluate(folder, table.settings, changes)
                     cards = read_cards(set_names(bench.folders(table.settings)[0]))
                     values.append(measure(column.measure, found, cards))
             except NotRunError as reason:
                 reasons[f"{row.title}: {reason}"] = None
-            cells[row.title, column.head] = Cell(tuple(values), paper)
+            cells[row.title, column.head] = Cell(tuple(values), paper, asked)
     return cells, list(reasons)
 
 

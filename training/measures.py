@@ -35,6 +35,11 @@ def read_cards(sets: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     return cards
 
 
+def step_of(name: str) -> int:
+    """After how many corrections a measure looks."""
+    return int(name.rpartition("@")[2]) if "@" in name else 0
+
+
 def measure(name: str, scored: Sequence[Scored], cards: Mapping[str, Mapping[str, Any]]) -> float:
     """One figure in [0, 1] for many scored objects.
 
@@ -57,7 +62,7 @@ def measure(name: str, scored: Sequence[Scored], cards: Mapping[str, Mapping[str
     found = _NAMED.fullmatch(name)
     if not found:
         raise ValueError(f"unknown measure {name!r}; there are miou, f_2px, class_miou, class:NAME, j_mean ...")
-    step = int(found["step"] or 0)
+    step = step_of(name)
     if step >= len(scored[0].steps):
         raise ValueError(f"{name!r} needs {step} corrections; add drags or clicks to the evaluation of its row")
     base = found["base"]

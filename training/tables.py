@@ -37,7 +37,7 @@ class Row:
     """One row: a way of evaluating the runs of a model, one run per seed."""
 
     title: str
-    runs: str = ""  # pattern of checkpoint folders, as in "dextr-seed*"; without it the paper's figures stand alone
+    runs: str = ""  # checkpoint folders NAME and NAME-seed<k>; without it the paper's figures stand alone
     evaluate: Mapping[str, Any] = field(default_factory=dict)  # prompts, jitter, drags, clicks
     paper: str = ""  # title of the paper's row; the same without it
 
@@ -84,6 +84,7 @@ class Cell:
 
     values: tuple[float, ...]
     paper: float | None = None  # per cent
+    asked: bool = True  # False: nothing of ours belongs here
 
     @property
     def mean(self) -> float:
@@ -97,10 +98,10 @@ class Cell:
 
     def text(self) -> str:
         """Per cent with the spread, and the paper's figure in brackets."""
-        own = NOT_RUN
+        own = NOT_RUN if self.asked else ""
         if self.values:
             own = f"{100 * self.mean:.2f}" + ("" if math.isnan(self.spread) else f" ± {100 * self.spread:.2f}")
-        return own if self.paper is None else f"{own} [{self.paper:.2f}]"
+        return (own if self.paper is None else f"{own} [{self.paper:.2f}]").strip()
 
 
 Cells = Mapping[tuple[str, str], Cell]  # by row title and column head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from napari_delse.data import IGNORE, Sample, object_ids, read_folder
 from napari_delse.geometry import ExtremePoints, ObjectMask
 from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor, mask_from_phi
-from pack import split
+from pack import is_prepared, split
 
 THRESHOLDS = np.linspace(-2, 2, 17)  # network pixels
 
@@ -63,8 +62,7 @@ def search_threshold(
 
 def _training_samples(folder: Path, most: int, rng: np.random.Generator) -> list[Sample]:
     """Labelled planes of the training side; of a prepared split, which may be large, not all are read."""
-    card = folder / "dataset.json"
-    if card.is_file() and "split" in json.loads(card.read_text(encoding="utf-8")):
+    if is_prepared(folder):
         names = sorted(file.stem for file in (folder / "labels").iterdir() if not file.name.startswith("."))
         return list(read_folder(folder, [names[i] for i in rng.permutation(len(names))[:most]]))
     return list(split(folder, validation=False))
