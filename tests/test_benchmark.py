@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from napari_delse.evaluation import ObjectKey
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.metrics import Scores
-from napari_delse.model import Delse, ModelConfig
+from napari_delse.model import Delse, ModelConfig, config_from_dict
+from napari_delse.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("table*.toml"))
@@ -33,10 +35,14 @@ def modules(checkout, monkeypatch):
 # ---- recipes
 
 
+def read_recipe(path):
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert set(content) == {"model", "train"}
+    return config_from_dict(ModelConfig, content["model"]), config_from_dict(TrainConfig, content["train"])
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_recipe_builds_the_papers_network_with_the_papers_lengths(path):
-    from run import read_recipe
-
     model, train = read_recipe(path)
     size = model.crop.size
     assert model.architecture == "resnet101-psp"
@@ -56,8 +62,6 @@ def test_a_recipe_builds_the_papers_network_with_the_papers_lengths(path):
 
 
 def test_rows_of_the_paper_differ_as_the_paper_says():
-    from run import read_recipe
-
     models = {path.stem: read_recipe(path)[0] for path in RECIPES}
     assert models["table1-dextr"].output == "dextr"
     assert not models["table5-level-set-regression"].motion
@@ -331,6 +335,7 @@ def test_tables_have_the_mean_and_spread_of_the_seeds_and_the_papers_figures(ben
     assert cells["table6", "+ motion", "J mean"]["mean"] == ""
     assert float(cells["drags", "DELSE", "1"]["mean"]) > float(cells["drags", "DELSE", "0"]["mean"])
     page = (tmp_path / "out" / "index.md").read_text(encoding="utf-8")
+    assert "- 6 objects of train" in page
     assert "not run [84.00]" in page
     assert "- not run: + motion: no checkpoint motion or motion-seed<k>" in page
     modulation = next(line for line in page.splitlines() if line.startswith("| + modulation"))
@@ -376,6 +381,20 @@ def test_absent_data_is_told_and_the_rest_goes_on(bench, tmp_path):
     page = (tmp_path / "out" / "index.md").read_text(encoding="utf-8")
     assert "- not run: DELSE: no data elsewhere" in page
     assert "| DEXTR" in page
+
+
+def test_a_damaged_checkpoint_does_not_stop_the_others(bench, tmp_path):
+    made, _ = bench
+    whole = made.load
+
+    def load(folder, device):
+        if folder.name == "dextr-seed1":
+            raise ValueError("model.safetensors is cut short; copy it again")
+        return whole(folder, device)
+
+    lines = write(replace(made, load=load), tmp_path / "out")
+    assert [line["runs"] for line in lines if line["row"] == "DEXTR"] == ["1", "1"]
+    assert "- not run: DEXTR: model.safetensors is cut short" in (tmp_path / "out" / "index.md").read_text()
 
 
 # ---- plots

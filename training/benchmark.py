@@ -4,7 +4,8 @@
 
 The index (`tables.Table` and its parts) says which checkpoint folders make which row, one run per seed, and how they
 are evaluated. A row without checkpoints or data is printed as "not run". Scores are kept beside the checkpoints, per
-weights and settings: an interrupted benchmark goes on, and a second one only prints.
+weights and settings: an interrupted benchmark goes on, and a second one only prints. Several with different --only
+may run side by side; one without --only then writes the page.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from napari_delse.model import config_from_dict
 from napari_delse.predict import Predictor
 from release import git_commit
 from tables import Cell, Column, Row, Settings, Table
-from threshold import search_threshold
+from threshold import THRESHOLDS, search_threshold
 
 FIGURES = Path(__file__).parent / "paper_tables.toml"
 
@@ -86,7 +87,10 @@ class Benchmark:
     def predictor(self, folder: Path) -> Predictor:
         """A model; the last one stays loaded."""
         if self._loaded is None or self._loaded[0] != folder:
-            self._loaded = folder, self.load(folder, self.device)
+            try:
+                self._loaded = folder, self.load(folder, self.device)
+            except ValueError as error:  # the other rows can still be had
+                raise NotRunError(str(error)) from error
         return self._loaded[1]
 
     def threshold(self, folder: Path, settings: Settings, *, box: bool) -> float:
@@ -97,7 +101,13 @@ class Benchmark:
         data = [self.data / name for name in settings.search_data] or self.folders(settings)[0]
         self._require(data)
         names = [str(f.relative_to(self.data)) for f in data]
-        asked = {"search": names, "objects": settings.search_objects, "seed": settings.seed, "box": box}
+        asked = {
+            "search": names,
+            "thresholds": THRESHOLDS.tolist(),
+            "objects": settings.search_objects,
+            "seed": settings.seed,
+            "box": box,
+        }
 
         def search() -> dict[str, Any]:
             say(f"{folder.name}: searching the threshold")
@@ -208,13 +218,14 @@ def hardware(device: str) -> str:
     """What the scores were made on."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device
+    count = torch.get_num_threads()
+    return f"{count} CPU thread{'s' * (count > 1)}" if device == "cpu" else device
 
 
 def fill(bench: Benchmark, table: Table, figures: tables.Figures) -> tuple[dict[tuple[str, str], Cell], list[str]]:
-    """All cells of a table, and why some are empty."""
+    """All cells of a table; what was evaluated, and why some cells are empty."""
     cells: dict[tuple[str, str], Cell] = {}
-    reasons: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for row in table.rows:
         for column in table.columns:
             values: list[float] = []
@@ -227,10 +238,11 @@ def fill(bench: Benchmark, table: Table, figures: tables.Figures) -> tuple[dict[
                     found = bench.evaluate(folder, table.settings, changes)
                     cards = read_cards(set_names(bench.folders(table.settings)[0]))
                     values.append(measure(column.measure, found, cards))
+                    notes[f"{len(found)} objects of {', '.join(sorted({one.key.set for one in found}))}"] = None
             except NotRunError as reason:
-                reasons[f"{row.title}: {reason}"] = None
+                notes[f"{tables.NOT_RUN}: {row.title}: {reason}"] = None
             cells[row.title, column.head] = Cell(tuple(values), paper, asked)
-    return cells, list(reasons)
+    return cells, list(notes)
 
 
 def picture(table: Table, cells: tables.Cells, path: Path) -> bool:
@@ -245,7 +257,13 @@ def picture(table: Table, cells: tables.Cells, path: Path) -> bool:
             lines.append(Line(row.title, means, spreads))
     if not lines:
         return False
-    plot = draw(lines, table.plot.x, title=table.title, x_label=table.plot.x_label, y_label=table.plot.y_label)
+    plot = draw(
+        lines,
+        table.plot.x,
+        title=table.plot.title or table.title,
+        x_label=table.plot.x_label,
+        y_label=table.plot.y_label,
+    )
     write_atomically(path, lambda aside: plot.save(aside, format="PNG", optimize=True))
     return True
 
@@ -268,19 +286,21 @@ INTRODUCTION = (
 )
 
 
-def write_results(bench: Benchmark, index: Sequence[Table], out: Path, figures: tables.Figures) -> None:
-    """Fill all tables, print each as soon as it is there, and write CSV, page and plots."""
+def write_results(bench: Benchmark, index: Sequence[Table], out: Path | None, figures: tables.Figures) -> None:
+    """Fill all tables, print each as soon as it is there, and write CSV, page and plots if there is a folder."""
     results: dict[str, tables.Cells] = {}
     sections = []
     for table in index:
-        cells, reasons = fill(bench, table, figures)
+        cells, notes = fill(bench, table, figures)
         results[table.name] = cells
         text = [f"## {table.title}", "", tables.to_text(table, cells), ""]
-        text += [f"- {tables.NOT_RUN}: {reason}" for reason in reasons] + [""] * bool(reasons)
+        text += [f"- {note}" for note in notes] + [""] * bool(notes)
         print("\n".join(text), flush=True)
-        if picture(table, cells, out / f"{table.name}.png"):
+        if out is not None and picture(table, cells, out / f"{table.name}.png"):
             text += [f"![{table.title}]({table.name}.png)", ""]
         sections.append("\n".join(text))
+    if out is None:
+        return
     stem = bench.index.stem
     write_atomically(out / f"{stem}.csv", lambda a: a.write_text(tables.to_csv(index, results), encoding="utf-8"))
     write_atomically(out / f"{stem}.md", lambda a: a.write_text(page(sections, bench.used), encoding="utf-8"))
@@ -293,7 +313,9 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder of checkpoint folders")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--cache", type=Path, help="folder of kept scores; CHECKPOINTS/scores without it")
-    parser.add_argument("--only", nargs="+", metavar="TABLE", help="names of tables")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TABLE", help="print these and keep their scores, but write no page"
+    )
     parser.add_argument("--max-objects", type=int, help="per data set, instead of what the index says")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
@@ -314,7 +336,7 @@ def main() -> None:
             max_objects=args.max_objects,
         )
         chosen = [table for table in index if not args.only or table.name in args.only]
-        write_results(bench, chosen, args.out, tables.read_figures(FIGURES))
+        write_results(bench, chosen, None if args.only else args.out, tables.read_figures(FIGURES))
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
 

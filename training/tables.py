@@ -50,6 +50,7 @@ class Plot:
     x: tuple[float, ...]
     x_label: str
     y_label: str
+    title: str = ""  # the table's without it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor, mask_from_phi
 from pack import is_prepared, split
 
-THRESHOLDS = np.linspace(-2, 2, 17)  # network pixels
+THRESHOLDS = np.linspace(-4, 4, 33)  # network pixels, or units of DEXTR's logit
 
 
 def search_threshold(
