@@ -227,6 +227,7 @@ def test_the_threshold_that_fits_the_training_side_is_found(prepared):
     best, curve = search_threshold(ShiftedDistance(1.5), [prepared], 4, 0)
     assert 0.5 <= best <= 2  # where phi, too high by 1.5, has its jump from -1 to 1
     assert max(curve.values()) == curve[f"{best:g}"] > curve["0"]
+    assert best == min(float(t) for t, value in curve.items() if value == max(curve.values()))
     assert search_threshold(ShiftedDistance(0.0), [prepared], 4, 0, worth=0.005)[0] == 0
 
 

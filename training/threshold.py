@@ -13,13 +13,14 @@ from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor, mask_from_phi
 from pack import is_prepared, split
 
+FLAT = 5e-4  # mean IoU; thresholds that are worse than the best by less are as good
 THRESHOLDS = np.linspace(-4, 4, 33)  # network pixels, or units of DEXTR's logit
 
 
 def search_threshold(
     predictor: Predictor, folders: Sequence[Path], count: int, seed: int, *, worth: float = 0.0, box: bool = False
 ) -> tuple[float, dict[str, float]]:
-    """The threshold with the highest mean IoU over some training objects of every set.
+    """The threshold with the highest mean IoU over some training objects of every set; of equals that next to 0.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def search_threshold(
     if not scores:
         raise ValueError(f"no object of 12 pixels or more in {', '.join(map(str, folders))} to search a threshold on")
     means = np.mean(scores, axis=0)
-    best = float(THRESHOLDS[int(np.argmax(means))])
+    good = THRESHOLDS[means >= means.max() - FLAT]  # often a plateau: stay as near to 0 as it allows
+    best = float(good[np.argmin(np.abs(good))])
     if means.max() - means[np.flatnonzero(THRESHOLDS == 0)[0]] < worth:
         best = 0.0
     return best, {f"{t:g}": round(float(m), 4) for t, m in zip(THRESHOLDS, means, strict=True)}
