@@ -19,12 +19,12 @@ ROOMS = (
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
-    {"predict", "train"},
+    {"confidence", "predict", "train"},
     {"evaluation", "finetune", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "review", "session"}
     | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
-    {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},
+    {"__main__", "_cli_figure", "_overlay", "_sample_data", "cli", "demo", "figures", "widgets"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}

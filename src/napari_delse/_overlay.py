@@ -29,36 +29,32 @@ def stretched(image: npt.NDArray[Any], low: float = 0.5, high: float = 99.8) -> 
     return result
 
 
-class Canvas:
-    """An enlarged image to draw on; positions are (y, x) in pixels of the image.
+class Drawing:
+    """A picture to draw on; positions are (y, x) in pixels of what it shows.
 
     Parameters
     ----------
-    image : array, shape (Y, X) or (Y, X, 3)
-        Background; its contrast is stretched.
-    scale : int
-        Canvas pixels per image pixel.
+    pixels : float array, shape (Y, X, 3)
+        The picture, in [0, 1]; drawn over in place.
+    scale : float or (float, float)
+        Picture pixels per pixel of what it shows, along y and x if they differ.
     """
 
-    def __init__(self, image: npt.NDArray[Any], scale: int) -> None:
-        from skimage.transform import resize
+    def __init__(self, pixels: FloatArray, scale: float | tuple[float, float] | FloatArray) -> None:
+        self.pixels = pixels
+        self._scale = np.asarray(scale, dtype=np.float64)
 
-        background = stretched(image)
-        size = (background.shape[0] * scale, background.shape[1] * scale, *background.shape[2:])
-        enlarged = np.clip(resize(background, size, order=3, mode="edge"), 0, 1) * 0.92
-        self.scale = scale
-        self.pixels: FloatArray = np.repeat(enlarged[..., None], 3, axis=2) if enlarged.ndim == 2 else enlarged
+    def copy(self) -> Drawing:
+        """The same picture, drawn on without changing this one."""
+        return Drawing(self.pixels.copy(), self._scale)
+
+    def _place(self, points: npt.ArrayLike) -> FloatArray:
+        placed: FloatArray = (np.asarray(points, dtype=np.float64) + 0.5) * self._scale - 0.5
+        return placed
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
         """The picture, (Y, X, 3)."""
         return np.round(self.pixels * 255).astype(np.uint8)
-
-    def fill(self, mask: ObjectMask, colour: Colour, opacity: float) -> None:
-        """Tint the pixels of a mask."""
-        block = np.kron(mask.mask, np.ones((self.scale, self.scale), dtype=bool))
-        y, x = (o * self.scale for o in mask.origin)
-        window = self.pixels[y : y + block.shape[0], x : x + block.shape[1]]
-        window[block] = window[block] * (1 - opacity) + np.asarray(colour) * opacity
 
     def line(
         self,
@@ -70,7 +66,7 @@ class Canvas:
         halo: float = 0,
     ) -> None:
         """Stroke a line through points, on a dark halo; widths and dashes in canvas pixels."""
-        path = (np.asarray(points, dtype=np.float64) + 0.5) * self.scale - 0.5
+        path = self._place(points)
         travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
         # Contours come with several points per canvas pixel: a third as many look the same.
         kept = np.unique(np.append(np.searchsorted(travelled, np.arange(0, travelled[-1], 2.0)), len(path) - 1))
@@ -84,12 +80,12 @@ class Canvas:
 
     def dot(self, point: npt.ArrayLike, colour: Colour, width: float, opacity: float = 1.0) -> None:
         """A disk of a width in canvas pixels."""
-        place = (np.asarray(point, dtype=np.float64) + 0.5) * self.scale - 0.5
+        place = self._place(point)
         self._stroke([(place, place)], colour, width, opacity)
 
     def arrow(self, start: npt.ArrayLike, end: npt.ArrayLike, colour: Colour, width: float) -> None:
         """An arrow that ends at a point."""
-        a, b = ((np.asarray(p, dtype=np.float64) + 0.5) * self.scale - 0.5 for p in (start, end))
+        a, b = (self._place(p) for p in (start, end))
         way = b - a
         length = float(np.linalg.norm(way))
         back = -way / max(length, 1e-9) * min(4.5 * width, 0.6 * length)
@@ -128,6 +124,34 @@ class Canvas:
             if wide:
                 alpha = np.clip(wide / 2 + 0.5 - distance, 0, 1)[..., None] * cover
                 window[...] = window * (1 - alpha) + np.asarray(paint) * alpha
+
+
+class Canvas(Drawing):
+    """An enlarged image to draw on; positions are (y, x) in pixels of the image.
+
+    Parameters
+    ----------
+    image : array, shape (Y, X) or (Y, X, 3)
+        Background; its contrast is stretched.
+    scale : int
+        Canvas pixels per image pixel.
+    """
+
+    def __init__(self, image: npt.NDArray[Any], scale: int) -> None:
+        from skimage.transform import resize
+
+        background = stretched(image)
+        size = (background.shape[0] * scale, background.shape[1] * scale, *background.shape[2:])
+        enlarged = np.clip(resize(background, size, order=3, mode="edge"), 0, 1) * 0.92
+        self.scale = scale
+        super().__init__(np.repeat(enlarged[..., None], 3, axis=2) if enlarged.ndim == 2 else enlarged, scale)
+
+    def fill(self, mask: ObjectMask, colour: Colour, opacity: float) -> None:
+        """Tint the pixels of a mask."""
+        block = np.kron(mask.mask, np.ones((self.scale, self.scale), dtype=bool))
+        y, x = (o * self.scale for o in mask.origin)
+        window = self.pixels[y : y + block.shape[0], x : x + block.shape[1]]
+        window[block] = window[block] * (1 - opacity) + np.asarray(colour) * opacity
 
 
 def mosaic(pictures: list[npt.NDArray[np.uint8]], columns: int, gap: int = 6) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from napari_delse._cli_figure import figure
+
 if TYPE_CHECKING:
     from napari_delse.files import ImageFile
     from napari_delse.stacks import LabelPlane
@@ -488,6 +490,9 @@ def replay(
         "without_prompts": left_out,
     }
     _report(json_out, summary, lines)
+
+
+app.command(cls=_Command)(figure)
 
 
 @contextmanager

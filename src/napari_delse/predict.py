@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_delse.checkpoint import LoadedModel, load_model
+from napari_delse.confidence import Calibration, confidence
 from napari_delse.data import to_input
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import ArrayLike, Plane
@@ -50,6 +52,8 @@ class Prediction:
         Shape of the plane.
     config : ModelConfig
         Of the model that predicted.
+    calibration : Calibration, optional
+        Of the model's confidence.
     """
 
     mask: ObjectMask
@@ -61,6 +65,7 @@ class Prediction:
     modulation: Float32Array
     plane_shape: tuple[int, int]
     config: ModelConfig
+    calibration: Calibration | None = None
 
     @property
     def threshold(self) -> float:
@@ -68,14 +73,14 @@ class Prediction:
         return self.config.threshold
 
     @property
+    def softness(self) -> float:
+        """Network pixels over which phi_T says that it is unsure."""
+        return self.crop.size / 32 if self.config.output == "delse" else 1.0
+
+    @cached_property
     def confidence(self) -> float:
-        """Expected IoU in [0, 1], taking the logistic of phi_T for the probability of a pixel."""
-        scale = self.crop.size / 32 if self.config.output == "delse" else 1.0
-        probability = 1 / (1 + np.exp(-np.clip((self.states[-1] - self.threshold) / scale, -50, 50)))
-        inside = probability > 0.5
-        hit = float(probability[inside].sum())
-        union = float(np.count_nonzero(inside) + probability[~inside].sum())
-        return hit / union if union else 0.0
+        """Expected IoU in [0, 1]; see `napari_delse.confidence`."""
+        return confidence(self, self.calibration)
 
     def contours(self, step: int = -1) -> list[npt.NDArray[np.float64]]:
         """Sub-pixel contour lines of phi after a step, each (N, 2) plane positions (y, x)."""
@@ -99,6 +104,7 @@ class Predictor:
         self.name = loaded.name
         self.config = loaded.config
         self.card = loaded.card
+        self.calibration = _calibration(loaded)
         self._model = _for_inference(loaded.model)
         self._place(device)
 
@@ -268,7 +274,9 @@ class Predictor:
             mask = mask_from_phi(arrays[-1], crop, plane.shape, self.config.threshold)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
             predictions.append(
-                Prediction(mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, self.config)
+                Prediction(
+                    mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, self.config, self.calibration
+                )
             )
         return predictions
 
@@ -381,6 +389,15 @@ def choose_device(device: str | torch.device) -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _calibration(loaded: LoadedModel) -> Calibration | None:
+    """The model's calibration; a damaged one must not keep a good model from working."""
+    try:
+        return Calibration.from_card(loaded.card)
+    except ValueError as error:
+        warnings.warn(f"{loaded.name}: {error}; its confidence is not calibrated", RuntimeWarning, stacklevel=3)
+        return None
 
 
 def _for_inference(model: Delse) -> Delse:

@@ -1,0 +1,164 @@
+"""``napari-delse figure``: the body of the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_delse.files import ImageFile
+    from napari_delse.predict import Prediction
+    from napari_delse.prompts import ObjectPrompt
+
+
+def figure(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="TIFF (also stacks), PNG, JPEG ...")],
+    prompts: Annotated[Path, typer.Option("--prompts", "-p", help="Table of clicks, boxes and drags; see segment.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG for the figure; replaced if it exists.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="True labels: draws and scores the truth too.")
+    ] = None,
+    label: Annotated[
+        int | None, typer.Option("--label", help="Which object of the table; the first without it.")
+    ] = None,
+    plane: Annotated[
+        str | None, typer.Option("--plane", help="Which plane of a stack, such as 3 or 0,3; the first with the object.")
+    ] = None,
+    gif: Annotated[Path | None, typer.Option("--gif", help="GIF of the evolution too; replaced if it exists.")] = None,
+    channels: Annotated[
+        str | None, typer.Option("--channels", help="One to three channels to look at, such as 0 or 2,1.")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option("--axes", help="Names of the image's axes, such as ZYX, TCYX or YXS (colours).")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model, or its folder.")] = "default",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    json_out: Annotated[
+        str | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; '-' is standard output.")
+    ] = None,
+) -> None:
+    """Show how one mask came about: clicks, motion, modulation, phi step by step, contour and truth.
+
+    The object is segmented anew from its prompts. With --gif the contour's way is animated as well.
+    """
+    from napari_delse.cli import _check_json, _report
+    from napari_delse.files import open_image
+    from napari_delse.prompts import read_prompts
+    from napari_delse.stacks import fit_prompts
+
+    _check_json(json_out)
+    _check_files(out, gif, (image, prompts, labels))
+    one = _chosen(read_prompts(prompts), label, _numbers("--plane", plane), prompts)
+    with open_image(image, axes) as opened:
+        ((one, seen),) = fit_prompts([one], opened, _numbers("--channels", channels) or ())
+        truth, owner = (None, None) if labels is None else _truth(labels, opened, one)
+        from napari_delse._panels import Shown
+        from napari_delse.figures import evolution_figure, evolution_frames, write_animation, write_picture
+        from napari_delse.predict import Predictor
+
+        predictor = Predictor.load(model, device)
+        shown_plane = opened.plane(one.index, seen)
+        prediction = predictor.segment(shown_plane, one.prompt, one.corrections)
+        shown = Shown(shown_plane, prediction, truth)
+        name = f"{image.name}, label {one.label}" + (f", plane {','.join(map(str, one.index))}" if one.index else "")
+        first, last = shown.scores(0), shown.scores(-1)
+        caption = _caption(prediction, predictor.name, owner if owner != one.label else None, first, last)
+        write_picture(out, evolution_figure(shown, name, caption))
+        lines = [f"{out}: {caption.replace('φ', 'phi')}"]
+        if gif is not None:
+            frames = list(evolution_frames(shown, name))
+            write_animation(gif, frames)
+            lines.append(f"{gif}: {len(frames)} frames")
+    summary = {
+        "image": str(image),
+        "figure": str(out),
+        "gif": None if gif is None else str(gif),
+        "model": predictor.name,
+        "label": one.label,
+        "index": list(one.index),
+        "confidence": prediction.confidence,
+        "truth": owner,
+        "iou": None if last is None else last.iou,
+        "boundary_f": None if last is None else list(last.boundary_f),
+    }
+    _report(json_out, summary, lines)
+
+
+def _check_files(out: Path, gif: Path | None, inputs: tuple[Path | None, ...]) -> None:
+    """Refuse impossible files before the work and not after it."""
+    for option, path, suffix in (("--out", out, ".png"), ("--gif", gif, ".gif")):
+        if path is None:
+            continue
+        if path.suffix.lower() != suffix or path.is_dir():
+            raise ValueError(f"{option} must be a file such as figure{suffix}, got {path}")
+        if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in inputs):
+            raise ValueError(f"{option} {path} is what is read; give the picture a file of its own")
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
+
+
+def _chosen(objects: list[ObjectPrompt], label: int | None, plane: tuple[int, ...] | None, table: Path) -> ObjectPrompt:
+    """The wanted object of a table."""
+    for one in objects:
+        if label in (None, one.label) and plane in (None, one.index):
+            return one
+    wanted = " in ".join(
+        part for part in (f"label {label}" * (label is not None), f"plane {plane}" * (plane is not None)) if part
+    )
+    known = sorted({one.label for one in objects if plane in (None, one.index)} or {one.label for one in objects})
+    some = ", ".join(map(str, known[:8])) + (" ..." if len(known) > 8 else "")
+    raise ValueError(f"{table} has no prompts of {wanted}; it has the labels {some}")
+
+
+def _truth(path: Path, image: ImageFile, one: ObjectPrompt) -> tuple[npt.NDArray[np.bool_], int]:
+    """The true object at the prompts, and its id: that of the prompts if it lies there, else the one that fits best."""
+    from napari_delse.files import open_image
+
+    with open_image(path, image.plane_axes + "YX" if image.plane_axes else None) as opened:
+        if opened.data.shape[-2:] != image.plane_shape or tuple(opened.data.shape[:-2]) != image.plane_counts:
+            raise ValueError(
+                f"{path} has the shape {tuple(opened.data.shape)}, but the planes of {image.path} are "
+                f"{(*image.plane_counts, *image.plane_shape)}; give the labels of this image"
+            )
+        pixels: Any = opened.data[(*one.index, slice(None), slice(None))]
+    import numpy as np
+
+    from napari_delse.confidence import box_iou, box_of
+    from napari_delse.data import IGNORE
+    from napari_delse.geometry import ObjectMask
+
+    y0, x0, y1, x1 = (round(v) for v in one.prompt.box)
+    near = np.unique(pixels[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)])
+    fits = {
+        int(label): box_iou(box_of(ObjectMask.from_plane(pixels == label)), one.prompt.box)
+        for label in near
+        if label not in (0, IGNORE)
+    }
+    if not fits:
+        raise ValueError(f"{path} has no object where label {one.label} was clicked; leave --labels out")
+    best = one.label if one.label in fits else max(fits, key=lambda label: fits[label])
+    return pixels == best, best
+
+
+def _caption(prediction: Prediction, model: str, owner: int | None, first: Any, last: Any) -> str:
+    """Numbers of the figure in one line."""
+    points, drags = len(prediction.prompt.points), len(prediction.corrections)
+    said = "a box" if prediction.prompt.kind == "box" else f"{points} clicks"
+    said += f" and {drags} drag{'s' * (drags > 1)}" if drags else ""
+    parts = [f"{said}, model {model}", f"{prediction.confidence:.0%} sure"]
+    if last is not None:
+        score = f"IoU {last.iou:.3f}, F {last.boundary_f[0]:.3f} at 1 px and {last.boundary_f[1]:.3f} at 2 px"
+        if len(prediction.states) > 1:
+            score += f" (φ_0: {first.iou:.3f}, {first.boundary_f[0]:.3f}, {first.boundary_f[1]:.3f})"
+        parts.insert(1, score + (f", truth: label {owner}" if owner is not None else ""))
+    return "; ".join(parts)
