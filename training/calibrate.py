@@ -100,3 +100,51 @@ def _judge_object(
 
 def _simple(prediction: Prediction) -> float:
     return expected_iou(prediction.states[-1], prediction.threshold, prediction.softness)
+
+
+# ---------------------------------------------------------------- measures
+
+
+def rank(score: FloatArray, ious: FloatArray) -> float:
+    """Spearman's rank correlation; NaN where one of them is constant."""
+    if len(score) < 3 or np.ptp(score) == 0 or np.ptp(ious) == 0:
+        return float("nan")
+    return float(spearmanr(score, ious).statistic)
+
+
+def rank_within_sets(score: FloatArray, ious: FloatArray, sets: npt.NDArray[np.str_]) -> float:
+    """Mean rank correlation over data sets of ten or more predictions: what sorting one image's objects depends on."""
+    inside = [rank(score[sets == name], ious[sets == name]) for name in np.unique(sets) if (sets == name).sum() >= 10]
+    return float(np.nanmean(inside)) if inside else float("nan")
+
+
+def calibration_error(score: FloatArray, ious: FloatArray, bins: int = 10) -> float:
+    """Mean |mean score - mean IoU| over bins of equally many predictions."""
+    order = np.argsort(score, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(np.average([abs(score[p].mean() - ious[p].mean()) for p in parts], weights=[len(p) for p in parts]))
+
+
+def worst_found(score: FloatArray, ious: FloatArray, share: float = 0.1) -> float:
+    """Share of the worst masks that lie among as many of the lowest scores, in quarter steps: a quarter is looked at."""
+    worst = np.argsort(ious, kind="stable")[: max(1, round(share * len(ious)))]
+    looked = np.argsort(score, kind="stable")[: round(0.25 * len(ious))]
+    return float(np.isin(worst, looked).mean())
+
+
+def equal_sets(sets: npt.NDArray[np.str_]) -> FloatArray:
+    """Weights that give every data set the square root of its number of predictions."""
+    names, inverse, counts = np.unique(sets, return_inverse=True, return_counts=True)
+    del names
+    weights: FloatArray = 1 / np.sqrt(counts[inverse])
+    return weights
+
+
+def out_of_set(names: Sequence[str], rows: FloatArray, ious: FloatArray, sets: npt.NDArray[np.str_]) -> FloatArray:
+    """Scores of every prediction from a map fitted on the other data sets only."""
+    result = np.empty(len(ious))
+    for name in np.unique(sets):
+        own = sets == name
+        fitted = fit(names, rows[~own], ious[~own], equal_sets(sets[~own]))
+        result[own] = fitted.scores(rows[own])
+    return result

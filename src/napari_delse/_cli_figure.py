@@ -124,13 +124,16 @@ def _truth(path: Path, image: ImageFile, one: ObjectPrompt) -> tuple[npt.NDArray
     """The true object at the prompts, and its id: that of the prompts if it lies there, else the one that fits best."""
     from napari_delse.files import open_image
 
-    with open_image(path, image.plane_axes + "YX" if image.plane_axes else None) as opened:
-        if opened.data.shape[-2:] != image.plane_shape or tuple(opened.data.shape[:-2]) != image.plane_counts:
-            raise ValueError(
-                f"{path} has the shape {tuple(opened.data.shape)}, but the planes of {image.path} are "
-                f"{(*image.plane_counts, *image.plane_shape)}; give the labels of this image"
-            )
-        pixels: Any = opened.data[(*one.index, slice(None), slice(None))]
+    shape = (*image.plane_counts, *image.plane_shape)
+    try:
+        with open_image(path, image.plane_axes + "YX") as opened:
+            if tuple(opened.data.shape) != shape:
+                raise ValueError(f"it has the shape {tuple(opened.data.shape)}")
+            pixels: Any = opened.data[(*one.index, slice(None), slice(None))]
+    except ValueError as error:
+        raise ValueError(
+            f"--labels {path} must hold labels of {image.path}, shape {shape}, but cannot ({error}); give those"
+        ) from error
     import numpy as np
 
     from napari_delse.confidence import box_iou, box_of

@@ -1,7 +1,7 @@
 """A light page with pictures and text, for figures.
 
-Pillow's own font has no Greek letter: ``φ`` is drawn as an o with a stroke; ``_`` lowers the letters and digits that
-follow it.
+Pillow's own font has no Greek letter: ``φ`` is drawn as an o with a stroke, and what
+follows as in ``φ_0`` is lowered.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ def _font(size: float) -> ImageFont.FreeTypeFont:
 
 def _parts(text: str, size: float) -> Iterator[tuple[str, float, float]]:
     """Pieces of a text with their size and how far they are lowered."""
-    for piece in re.findall(r"φ|_\w+|[^φ_]+|_", text):
-        if piece.startswith("_") and len(piece) > 1:
-            yield piece[1:], 0.72 * size, 0.22 * size
-        else:
-            yield piece, size, 0.0
+    for letter, index, rest in re.findall(r"(φ)(?:_(\w+))?|([^φ]+)", text):
+        yield letter or rest, size, 0.0
+        if index:
+            yield index, 0.72 * size, 0.22 * size
 
 
 def text_width(text: str, size: float) -> float:
