@@ -14,11 +14,9 @@ import argparse
 import csv
 import json
 import platform
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,6 @@ JITTER = 0.05
 class Judged:
     """One prediction with its features and its true IoU."""
 
-    set: str
     key: ObjectKey
     condition: str
     iou: float
@@ -57,11 +54,43 @@ class Judged:
     features: dict[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Judged predictions as columns, each of shape (N,)."""
+
+    ious: FloatArray
+    agreements: FloatArray
+    sets: npt.NDArray[np.str_]
+    conditions: npt.NDArray[np.str_]
+    objects: npt.NDArray[np.str_]
+    features: FloatArray  # (N, number of features)
+
+    @classmethod
+    def of_all(cls, judged: Sequence[Judged]) -> Table:
+        return cls(
+            np.array([one.iou for one in judged]),
+            np.array([one.agreement for one in judged]),
+            np.array([one.key.set for one in judged]),
+            np.array([one.condition for one in judged]),
+            np.array(["/".join(map(str, one.key)) for one in judged]),
+            np.array([[one.features[name] for name in DIRECTIONS] for one in judged]),
+        )
+
+    def of(self, part: npt.NDArray[np.bool_]) -> Table:
+        """Some of the predictions."""
+        return Table(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def columns(self, names: Sequence[str]) -> FloatArray:
+        """Features by name, (N, number of names)."""
+        return self.features[:, [list(DIRECTIONS).index(name) for name in names]]
+
+
 def judge(predictor: Predictor, data: Path, count: int, moves: int, seed: int) -> Iterator[Judged]:
     """Segment held-out objects under all conditions; those whose mask is empty are left out."""
     names = sorted({line.split("/")[0] for line in LISTED.read_text(encoding="utf-8").split()})
     sets = set_names([data / name for name in names])
     listed = read_list(LISTED, sets)
+    number = 0
     for name, keys in choose_objects(sets, count, seed, listed).items():
         wanted: dict[tuple[str, int], list[ObjectKey]] = {}
         for key in keys:
@@ -70,7 +99,9 @@ def judge(predictor: Predictor, data: Path, count: int, moves: int, seed: int) -
             here = wanted.get((sample.name, sample.plane), [])
             objects = objects_of(sample.labels) if here else {}
             for key in here:
-                yield from _judge_object(predictor, sample, objects[key.label], key, moves, seed)
+                asked = moves if number % 2 == 0 else 0
+                number += 1
+                yield from _judge_object(predictor, sample, objects[key.label], key, asked, seed)
 
 
 def _judge_object(
@@ -95,7 +126,7 @@ def _judge_object(
             agreed = float("nan")
             if condition == "hasty" and moves:
                 agreed = agreement(predictor, sample.image, prediction, moves, JITTER, seed)
-            yield Judged(key.set, key, condition, true, _simple(prediction), agreed, features_of(prediction))
+            yield Judged(key, condition, true, _simple(prediction), agreed, features_of(prediction))
 
 
 def _simple(prediction: Prediction) -> float:
@@ -125,26 +156,239 @@ def calibration_error(score: FloatArray, ious: FloatArray, bins: int = 10) -> fl
     return float(np.average([abs(score[p].mean() - ious[p].mean()) for p in parts], weights=[len(p) for p in parts]))
 
 
-def worst_found(score: FloatArray, ious: FloatArray, share: float = 0.1) -> float:
-    """Share of the worst masks that lie among as many of the lowest scores, in quarter steps: a quarter is looked at."""
-    worst = np.argsort(ious, kind="stable")[: max(1, round(share * len(ious)))]
+def worst_found(score: FloatArray, ious: FloatArray) -> float:
+    """Share of the worst tenth of the masks that a person finds who looks at the quarter with the lowest scores."""
+    worst = np.argsort(ious, kind="stable")[: max(1, round(0.1 * len(ious)))]
     looked = np.argsort(score, kind="stable")[: round(0.25 * len(ious))]
     return float(np.isin(worst, looked).mean())
 
 
-def equal_sets(sets: npt.NDArray[np.str_]) -> FloatArray:
-    """Weights that give every data set the square root of its number of predictions."""
-    names, inverse, counts = np.unique(sets, return_inverse=True, return_counts=True)
-    del names
+def set_weights(sets: npt.NDArray[np.str_]) -> FloatArray:
+    """Weights that keep large sets from ruling: a set counts as the root of its number of predictions."""
+    _, inverse, counts = np.unique(sets, return_inverse=True, return_counts=True)
     weights: FloatArray = 1 / np.sqrt(counts[inverse])
     return weights
 
 
-def out_of_set(names: Sequence[str], rows: FloatArray, ious: FloatArray, sets: npt.NDArray[np.str_]) -> FloatArray:
-    """Scores of every prediction from a map fitted on the other data sets only."""
-    result = np.empty(len(ious))
-    for name in np.unique(sets):
-        own = sets == name
-        fitted = fit(names, rows[~own], ious[~own], equal_sets(sets[~own]))
+def out_of_set(names: Sequence[str], table: Table) -> FloatArray:
+    """Scores of all predictions, each from a map that was fitted on the other data sets."""
+    result, rows = np.empty(len(table.ious)), table.columns(names)
+    for name in np.unique(table.sets):
+        own = table.sets == name
+        fitted = fit(names, rows[~own], table.ious[~own], set_weights(table.sets[~own]))
         result[own] = fitted.scores(rows[own])
     return result
+
+
+def gain_interval(
+    score: FloatArray, other: FloatArray, table: Table, seed: int, rounds: int = 300
+) -> tuple[float, float]:
+    """95 % interval of the rank correlation that a score gains over another, objects drawn anew (bootstrap)."""
+    rng = np.random.default_rng(seed)
+    _, owner = np.unique(table.objects, return_inverse=True)
+    members = [np.flatnonzero(owner == i) for i in range(owner.max() + 1)]
+    gains = []
+    for _ in range(rounds):
+        drawn = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        gains.append(rank(score[drawn], table.ious[drawn]) - rank(other[drawn], table.ious[drawn]))
+    low, high = np.percentile(gains, [2.5, 97.5])
+    return float(low), float(high)
+
+
+# ---------------------------------------------------------------- the page
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score on some predictions."""
+
+    subset: str
+    score: str
+    predictions: int
+    rank: float
+    within: float
+    found: float
+    error: float  # NaN for what is no estimate of an IoU
+
+    @classmethod
+    def of(cls, subset: str, name: str, score: FloatArray, table: Table, *, estimate: bool = True) -> Row:
+        error = calibration_error(score, table.ious) if estimate else float("nan")
+        within = rank_within_sets(score, table.ious, table.sets)
+        found = worst_found(score, table.ious)
+        return cls(subset, name, len(score), rank(score, table.ious), within, found, error)
+
+
+FORMULA, MAP, MOVED = "expected IoU of the logistic", "fitted map", "agreement under moved clicks"
+
+
+def measure(table: Table, scores: dict[str, FloatArray]) -> list[Row]:
+    """All rows of the page: every score and feature on all predictions, then by prompt, by set and with moved clicks."""
+    rows = [Row.of("all", name, score, table) for name, score in scores.items()]
+    for name, direction in DIRECTIONS.items():
+        column = table.columns([name])[:, 0] * (direction or 1)
+        rows.append(Row.of("all", name, column, table, estimate=False))
+    for subsets, values in ((table.conditions, CONDITIONS), (table.sets, np.unique(table.sets))):
+        for value in values:
+            part = subsets == value
+            if part.sum() >= 10:
+                rows += [Row.of(str(value), name, score[part], table.of(part)) for name, score in scores.items()]
+    part = ~np.isnan(table.agreements)
+    if part.sum() >= 10:
+        here = table.of(part)
+        moved = {name: score[part] for name, score in scores.items()} | {MOVED: here.agreements}
+        moved["fitted map x agreement"] = moved[MAP] * here.agreements
+        rows += [Row.of(MOVED, name, score, here) for name, score in moved.items()]
+    return rows
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+def _lines(rows: Sequence[Row], title: str) -> list[str]:
+    return [
+        f"| {title} | predictions | rank, all | rank, within sets | worst tenth found | calibration error |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {row.score if title == 'score' else row.subset + ', ' + row.score} | {row.predictions} "
+            f"| {_cell(row.rank)} | {_cell(row.within)} | {_cell(row.found)} | {_cell(row.error)} |"
+            for row in rows
+        ),
+        "",
+    ]
+
+
+def page(rows: Sequence[Row], facts: dict[str, Any], calibration: Calibration, table: Table) -> str:
+    """The results for people."""
+    of = {(row.subset, row.score): row for row in rows}
+    formula, fitted = of["all", FORMULA], of["all", MAP]
+    low, high = facts["gain_interval"]
+    parts: dict[str, list[Row]] = {"all": [], "prompt": [], "set": [], MOVED: []}
+    for row in rows:
+        kind = row.subset if row.subset in parts else "prompt" if row.subset in CONDITIONS else "set"
+        parts[kind].append(row)
+    weights = sorted(zip(calibration.names, calibration.weights, strict=True), key=lambda pair: -abs(pair[1]))
+    return "\n".join(
+        [
+            "# Confidence: does the score predict the IoU?",
+            "",
+            f"`{facts['command']}` at commit `{facts['commit'][:10]}`, seed {facts['seed']}, {facts['device']}, "
+            f"{facts['seconds']:.0f} s. Model `{facts['model']}`; {facts['objects']} objects of {facts['sets']} data sets "
+            f"on held-out images (`training/validation.txt`), {len(table.ious)} predictions: exact clicks, hasty ones "
+            f"(moved by up to {100 * JITTER:.0f} % of the box), a box, and hasty clicks with one simulated drag. Mean IoU "
+            f"{table.ious.mean():.3f}.",
+            "",
+            f"**In short.** Rank correlation (Spearman) with the true IoU: {formula.rank:.3f} for the formula used so far, "
+            f"{fitted.rank:.3f} for the fitted map on data sets it never saw (gain {fitted.rank - formula.rank:+.3f}, 95 % "
+            f"interval {low:+.3f} to {high:+.3f}); within one data set {formula.within:.3f} and {fitted.within:.3f}. "
+            f"Calibration error {formula.error:.3f} and {fitted.error:.3f}. The model carries {facts['carried']}.",
+            "",
+            "Rank, within sets: mean over the sets of ten or more predictions. Worst tenth found: share of the worst 10 % "
+            "of the masks among the 25 % with the lowest scores (chance: 0.25). Calibration error: mean |score - IoU| of ten "
+            "bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others; features "
+            "are turned so that more should be better.",
+            "",
+            "## All predictions",
+            "",
+            *_lines(parts["all"], "score"),
+            "## By prompt",
+            "",
+            *_lines(parts["prompt"], "prompt, score"),
+            "## By data set",
+            "",
+            *_lines(parts["set"], "set, score"),
+            f"## Moved clicks ({facts['moves']} more passes of the network; off by default)",
+            "",
+            *_lines(parts[MOVED], "score"),
+            "## The map that the model carries",
+            "",
+            f"IoU = logistic(sum of weight x (feature - mean) / scale {calibration.bias:+.3f}), fitted on all predictions "
+            "above. `src/napari_delse/confidence.py` says what the features are and which signs are fixed.",
+            "",
+            "| feature | weight | fixed sign |",
+            "| --- | ---: | --- |",
+            *(f"| {name} | {weight:+.3f} | {' +-'[DIRECTIONS[name]].strip()} |" for name, weight in weights),
+            "",
+        ]
+    )
+
+
+def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    """The rows of the page with where they come from."""
+    kept = {key: facts[key] for key in ("model", "commit", "seed", "command", "device", "objects")}
+
+    def write(aside: Path) -> None:
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*asdict(rows[0]), *kept])
+            writer.writeheader()
+            for row in rows:
+                shown = {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(row).items()}
+                writer.writerow({**shown, **kept})
+
+    write_atomically(path, write)
+
+
+def calibrate(judged: Sequence[Judged], seed: int) -> tuple[Calibration, list[Row], dict[str, Any], Table]:
+    """Fit, measure, and choose what the model carries.
+
+    The formula with a slope and an offset of its own stays if the map of all features does not order other data sets
+    at least as well.
+    """
+    table = Table.of_all(judged)
+    names = list(DIRECTIONS)
+    scores = {
+        FORMULA: np.array([one.simple for one in judged]),
+        "the same, slope and offset fitted": out_of_set(["expected_iou"], table),
+        MAP: out_of_set(names, table),
+    }
+    rows = measure(table, scores)
+    better = rank(scores[MAP], table.ious) >= rank(scores[FORMULA], table.ious)
+    carried = names if better else ["expected_iou"]
+    calibration = fit(carried, table.columns(carried), table.ious, set_weights(table.sets))
+    facts = {
+        "objects": len(np.unique(table.objects)),
+        "sets": len(np.unique(table.sets)),
+        "gain_interval": gain_interval(scores[MAP], scores[FORMULA], table, seed),
+        "carried": "the fitted map" if better else "the formula with a fitted slope and offset",
+    }
+    return calibration, rows, facts, table
+
+
+def main() -> None:
+    """Calibrate a model folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--max-objects", type=int, default=40, help="per data set")
+    parser.add_argument("--moves", type=int, default=4, help="passes with moved clicks, of every second object")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for confidence.md and confidence.csv")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    predictor = Predictor.load(args.model, device="cpu", threads=1)
+    judged = list(judge(predictor, args.data, args.max_objects, args.moves, args.seed))
+    calibration, rows, facts, table = calibrate(judged, args.seed)
+    facts |= {
+        "model": args.model.name,
+        "command": f"python training/calibrate.py {args.model.name} DATA --max-objects {args.max_objects} "
+        f"--moves {args.moves} --seed {args.seed}",
+        "commit": git_commit(),
+        "seed": args.seed,
+        "device": f"one CPU thread ({platform.machine()}), torch {torch.__version__}",
+        "moves": args.moves,
+        "seconds": time.perf_counter() - start,
+    }
+    card_file = args.model / "card.json"
+    card = json.loads(card_file.read_text(encoding="utf-8"))
+    kept = {key: facts[key] for key in ("command", "commit", "seed", "objects")}
+    card["confidence"] = {**calibration.to_card(), "predictions": len(table.ious), **kept}
+    args.results.mkdir(parents=True, exist_ok=True)
+    text = page(rows, facts, calibration, table)
+    write_atomically(args.results / "confidence.md", lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_csv(args.results / "confidence.csv", rows, facts)
+    write_json(card_file, card)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -83,14 +83,14 @@ class Drawing:
         place = self._place(point)
         self._stroke([(place, place)], colour, width, opacity)
 
-    def arrow(self, start: npt.ArrayLike, end: npt.ArrayLike, colour: Colour, width: float) -> None:
-        """An arrow that ends at a point."""
+    def arrow(self, start: npt.ArrayLike, end: npt.ArrayLike, colour: Colour, width: float, halo: float = 0) -> None:
+        """An arrow that ends at a point, on a dark halo."""
         a, b = (self._place(p) for p in (start, end))
         way = b - a
         length = float(np.linalg.norm(way))
         back = -way / max(length, 1e-9) * min(4.5 * width, 0.6 * length)
         turn = np.array([[0.82, -0.57], [0.57, 0.82]])
-        self._stroke([(a, b), (b, b + back @ turn), (b, b + back @ turn.T)], colour, width, 1.0)
+        self._stroke([(a, b), (b, b + back @ turn), (b, b + back @ turn.T)], colour, width, 1.0, halo)
 
     def _stroke(
         self,

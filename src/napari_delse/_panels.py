@@ -140,15 +140,17 @@ def image_panel(shown: Shown, size: Size) -> Drawing:
     if prediction.prompt.kind == "box":
         y0, x0, y1, x1 = prediction.prompt.box
         corners = to_network([(y0, x0), (y0, x1), (y1, x1), (y1, x0), (y0, x0)])
-        panel.line(corners, CLICK, 2.4, dash=8, halo=4.4)
+        # Many points, because a dash is made of whole segments.
+        along = np.linspace(0, 4, 801)
+        outline = np.stack([np.interp(along, range(5), corners[:, i]) for i in range(2)], axis=-1)
+        panel.line(outline, CLICK, 2.4, dash=8, halo=4.4)
     else:
         for point in to_network(prediction.prompt.points):
             panel.dot(point, BLACK, 12, 0.8)
             panel.dot(point, CLICK, 8.5)
     for drag in prediction.corrections:
         start, end = to_network([drag.start, drag.end])
-        panel.arrow(start, end, BLACK, 6.0)
-        panel.arrow(start, end, DRAG, 3.2)
+        panel.arrow(start, end, DRAG, 3.4, halo=7)
     return panel
 
 

@@ -147,7 +147,7 @@ def _tiles(shown: Shown, size: Size) -> list[_Tile]:
     prediction = shown.prediction
     last = len(prediction.states) - 1
     box = prediction.prompt.kind == "box"
-    prompt = [("box" if box else "clicks", _dot(panels.CLICK))]
+    prompt = [("box", _stroke(panels.CLICK, dash=8)) if box else ("clicks", _dot(panels.CLICK))]
     prompt += [("drag", _stroke(panels.DRAG))] if prediction.corrections else []
     lines = [("φ_T" if last else "contour", _stroke(panels.CONTOUR))]
     lines += [("φ_0", _stroke(WHITE, dash=5))] if last else []
@@ -197,7 +197,7 @@ def _put(page: Page, title: str, panel: Drawing, left: int, top: int, cell: int)
 
 def _stroke(colour: Colour, dash: float = 0) -> Drawing:
     swatch = Drawing(np.full((16, 34, 3), 0.45), 1)
-    swatch.line([(7.5, 2), (7.5, 31)], colour, 2.6, dash=dash, halo=4.4)
+    swatch.line([(7.5, x) for x in range(2, 32)], colour, 2.6, dash=dash, halo=4.4)
     return swatch
 
 
@@ -241,7 +241,7 @@ def _bar(page: Page, left: float, top: int, colours: FloatArray, ticks: Sequence
 
 
 def _modulation_legend(page: Page, left: int, top: int, width: int) -> None:
-    name = "of the curvature term"
+    name = "of the curvature"
     x = left + (width - 100 - 10 - text_width(name, _SMALL)) / 2
     _bar(page, x, top, sequential(np.linspace(0, 1, 100)), ("0", "1"), name)
 
