@@ -149,6 +149,11 @@ def rank_within_sets(score: FloatArray, ious: FloatArray, sets: npt.NDArray[np.s
     return float(np.nanmean(inside)) if inside else float("nan")
 
 
+def rank_inside(score: FloatArray, table: Table) -> float:
+    """The same over sets and kinds of prompt, where nothing but the objects differs."""
+    return rank_within_sets(score, table.ious, np.char.add(table.sets, table.conditions))
+
+
 def calibration_error(score: FloatArray, ious: FloatArray, bins: int = 10) -> float:
     """Mean |mean score - mean IoU| over bins of equally many predictions."""
     order = np.argsort(score, kind="stable")
@@ -222,7 +227,7 @@ FORMULA, MAP, MOVED = "expected IoU of the logistic", "fitted map", "agreement u
 
 
 def measure(table: Table, scores: dict[str, FloatArray]) -> list[Row]:
-    """All rows of the page: every score and feature on all predictions, then by prompt, by set and with moved clicks."""
+    """All rows of the page: scores and features on all predictions; scores by prompt, by set and with moved clicks."""
     rows = [Row.of("all", name, score, table) for name, score in scores.items()]
     for name, direction in DIRECTIONS.items():
         column = table.columns([name])[:, 0] * (direction or 1)
@@ -258,59 +263,58 @@ def _lines(rows: Sequence[Row], title: str) -> list[str]:
     ]
 
 
-def page(rows: Sequence[Row], facts: dict[str, Any], calibration: Calibration, table: Table) -> str:
-    """The results for people."""
-    of = {(row.subset, row.score): row for row in rows}
+def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table) -> list[str]:
+    """What was done, what came out, and what the columns mean."""
     formula, fitted = of["all", FORMULA], of["all", MAP]
     low, high = facts["gain_interval"]
+    done = (
+        f"`{facts['command']}` at commit `{facts['commit'][:10]}`, seed {facts['seed']}, {facts['device']}, "
+        f"{facts['seconds']:.0f} s. Model `{facts['model']}` at {facts['size']} px, {facts['steps']} training steps."
+    )
+    data = (
+        f"{facts['objects']} objects of {facts['sets']} data sets on held-out images (`training/validation.txt`), "
+        f"{len(table.ious)} predictions: exact clicks, hasty ones (moved by up to {100 * JITTER:.0f} % of the box), a "
+        f"box, and hasty clicks with one simulated drag. Mean IoU {table.ious.mean():.3f}."
+    )
+    found = (
+        f"**In short.** Rank correlation (Spearman) with the true IoU: {formula.rank:.3f} for the formula used so far, "
+        f"{fitted.rank:.3f} for the fitted map on data sets it never saw: {fitted.rank - formula.rank:+.3f}, with a "
+        f"95 % interval of {low:+.3f} to {high:+.3f} when the objects are drawn anew. Mean of the correlations within "
+        f"one set and kind of prompt: {facts['formula_inner']:.3f} and {facts['map_inner']:.3f}. Calibration error "
+        f"{formula.error:.3f} and {fitted.error:.3f}. The model carries {facts['carried']}."
+    )
+    terms = (
+        "Rank, within sets: mean over the sets of ten or more predictions. Worst tenth found: share of the worst 10 % "
+        "of the masks among the 25 % with the lowest scores (chance: 0.25). Calibration error: mean |score - IoU| of "
+        "ten bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others. "
+        "Features are turned so that more should be better."
+    )
+    return [done, "", data, "", found, "", terms]
+
+
+def page(rows: Sequence[Row], facts: dict[str, Any], calibration: Calibration, table: Table) -> str:
+    """The results for people."""
     parts: dict[str, list[Row]] = {"all": [], "prompt": [], "set": [], MOVED: []}
     for row in rows:
         kind = row.subset if row.subset in parts else "prompt" if row.subset in CONDITIONS else "set"
         parts[kind].append(row)
     weights = sorted(zip(calibration.names, calibration.weights, strict=True), key=lambda pair: -abs(pair[1]))
-    return "\n".join(
-        [
-            "# Confidence: does the score predict the IoU?",
-            "",
-            f"`{facts['command']}` at commit `{facts['commit'][:10]}`, seed {facts['seed']}, {facts['device']}, "
-            f"{facts['seconds']:.0f} s. Model `{facts['model']}`; {facts['objects']} objects of {facts['sets']} data sets "
-            f"on held-out images (`training/validation.txt`), {len(table.ious)} predictions: exact clicks, hasty ones "
-            f"(moved by up to {100 * JITTER:.0f} % of the box), a box, and hasty clicks with one simulated drag. Mean IoU "
-            f"{table.ious.mean():.3f}.",
-            "",
-            f"**In short.** Rank correlation (Spearman) with the true IoU: {formula.rank:.3f} for the formula used so far, "
-            f"{fitted.rank:.3f} for the fitted map on data sets it never saw (gain {fitted.rank - formula.rank:+.3f}, 95 % "
-            f"interval {low:+.3f} to {high:+.3f}); within one data set {formula.within:.3f} and {fitted.within:.3f}. "
-            f"Calibration error {formula.error:.3f} and {fitted.error:.3f}. The model carries {facts['carried']}.",
-            "",
-            "Rank, within sets: mean over the sets of ten or more predictions. Worst tenth found: share of the worst 10 % "
-            "of the masks among the 25 % with the lowest scores (chance: 0.25). Calibration error: mean |score - IoU| of ten "
-            "bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others; features "
-            "are turned so that more should be better.",
-            "",
-            "## All predictions",
-            "",
-            *_lines(parts["all"], "score"),
-            "## By prompt",
-            "",
-            *_lines(parts["prompt"], "prompt, score"),
-            "## By data set",
-            "",
-            *_lines(parts["set"], "set, score"),
-            f"## Moved clicks ({facts['moves']} more passes of the network; off by default)",
-            "",
-            *_lines(parts[MOVED], "score"),
-            "## The map that the model carries",
-            "",
-            f"IoU = logistic(sum of weight x (feature - mean) / scale {calibration.bias:+.3f}), fitted on all predictions "
-            "above. `src/napari_delse/confidence.py` says what the features are and which signs are fixed.",
-            "",
-            "| feature | weight | fixed sign |",
-            "| --- | ---: | --- |",
-            *(f"| {name} | {weight:+.3f} | {' +-'[DIRECTIONS[name]].strip()} |" for name, weight in weights),
-            "",
-        ]
-    )
+    signs = {1: "+", -1: "-", 0: ""}
+    lines = ["# Confidence: does the score predict the IoU?", ""]
+    lines += _summary({(row.subset, row.score): row for row in rows}, facts, table)
+    lines += ["", "## All predictions", "", *_lines(parts["all"], "score")]
+    lines += ["## By prompt", "", *_lines(parts["prompt"], "prompt, score")]
+    lines += ["## By data set", "", *_lines(parts["set"], "set, score")]
+    lines += [f"## Moved clicks ({facts['moves']} more passes of the network; off by default)", ""]
+    lines += ["Hasty clicks of every second object.", "", *_lines(parts[MOVED], "score")]
+    lines += ["## The map that the model carries", ""]
+    lines += [
+        f"IoU = logistic({calibration.bias:.3f} + sum of weight x (feature - mean) / scale), fitted on all predictions."
+    ]
+    lines += ["`src/napari_delse/confidence.py` says what the features are and why some signs are fixed.", ""]
+    lines += ["| feature | weight | fixed sign |", "| --- | ---: | --- |"]
+    lines += [f"| {name} | {weight:+.3f} | {signs[DIRECTIONS[name]]} |" for name, weight in weights]
+    return "\n".join(lines) + "\n"
 
 
 def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
@@ -348,6 +352,8 @@ def calibrate(judged: Sequence[Judged], seed: int) -> tuple[Calibration, list[Ro
     facts = {
         "objects": len(np.unique(table.objects)),
         "sets": len(np.unique(table.sets)),
+        "formula_inner": rank_inside(scores[FORMULA], table),
+        "map_inner": rank_inside(scores[MAP], table),
         "gain_interval": gain_interval(scores[MAP], scores[FORMULA], table, seed),
         "carried": "the fitted map" if better else "the formula with a fitted slope and offset",
     }
@@ -370,6 +376,8 @@ def main() -> None:
     calibration, rows, facts, table = calibrate(judged, args.seed)
     facts |= {
         "model": args.model.name,
+        "size": predictor.config.crop.size,
+        "steps": predictor.card.get("steps", "unknown"),
         "command": f"python training/calibrate.py {args.model.name} DATA --max-objects {args.max_objects} "
         f"--moves {args.moves} --seed {args.seed}",
         "commit": git_commit(),

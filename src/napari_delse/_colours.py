@@ -69,7 +69,8 @@ def directions(vectors: npt.NDArray[Any], limit: float) -> FloatArray:
     wheel = np.array([*_WHEEL, _WHEEL[0]])
     hue = np.stack([np.interp(turn, np.arange(len(wheel)), wheel[:, i]) for i in range(3)], axis=-1)
     strength = np.clip(np.hypot(y, x) / limit, 0, 1)[..., None]
-    return 0.985 * (1 - strength) + hue * strength
+    coloured: FloatArray = 0.985 * (1 - strength) + hue * strength
+    return coloured
 
 
 def wheel(size: int) -> FloatArray:
@@ -77,4 +78,5 @@ def wheel(size: int) -> FloatArray:
     offsets = (np.arange(size) - (size - 1) / 2) / (size / 2)
     vectors = np.stack(np.meshgrid(offsets, offsets, indexing="ij"))
     cover = np.clip((1 - np.hypot(*vectors)) * size / 2, 0, 1)[..., None]
-    return directions(vectors, 1.0) * cover + (1 - cover)
+    disk: FloatArray = directions(vectors, 1.0) * cover + (1 - cover)
+    return disk

@@ -184,8 +184,8 @@ def motion_panel(shown: Shown, size: Size) -> Drawing:
             length = float(np.hypot(*vector))
             if length > 0.08:
                 way = vector / max(1.0, length) * 0.85 * step
-                ends = ((np.array([y, x]) + 0.5 + sign * way / 2) / ratio - 0.5 for sign in (-1, 1))
-                panel.arrow(*ends, (0.12, 0.13, 0.17), 1.3)
+                tail, tip = ((np.array([y, x]) + 0.5 + sign * way / 2) / ratio - 0.5 for sign in (-1, 1))
+                panel.arrow(tail, tip, (0.12, 0.13, 0.17), 1.3)
     return panel
 
 

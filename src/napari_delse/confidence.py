@@ -126,8 +126,8 @@ class Calibration:
             return None
         try:
             stored = card["confidence"]
-            numbers = (tuple(float(v) for v in stored[key]) for key in ("means", "scales", "weights"))
-            return cls(tuple(stored["names"]), *numbers, bias=float(stored["bias"]))
+            means, scales, weights = (tuple(float(v) for v in stored[key]) for key in ("means", "scales", "weights"))
+            return cls(tuple(stored["names"]), means, scales, weights, float(stored["bias"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the field confidence of the model card is damaged ({error}); fit it again") from error
 
@@ -256,8 +256,8 @@ def fit(
     limits = {1: (0, None), -1: (None, 0), 0: (None, None)}
     bounds = [*(limits[DIRECTIONS[name]] for name in names), (None, None)]
     found = optimize.minimize(loss, np.zeros(len(names) + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
-    parts = (tuple(float(v) for v in part) for part in (means, scales, found[:-1]))
-    return Calibration(tuple(names), *parts, bias=float(found[-1]))
+    centres, spreads, slopes = (tuple(float(v) for v in part) for part in (means, scales, found[:-1]))
+    return Calibration(tuple(names), centres, spreads, slopes, float(found[-1]))
 
 
 def agreement(
@@ -303,7 +303,8 @@ def _slopes(phi: Float32Array, contour: npt.NDArray[np.intp]) -> FloatArray:
     height, width = phi.shape
     d_y = phi[np.minimum(rows + 1, height - 1), columns] - phi[np.maximum(rows - 1, 0), columns]
     d_x = phi[rows, np.minimum(columns + 1, width - 1)] - phi[rows, np.maximum(columns - 1, 0)]
-    return np.hypot(d_y, d_x).astype(np.float64) / 2
+    slopes: FloatArray = np.hypot(d_y, d_x).astype(np.float64) / 2
+    return slopes
 
 
 def _clicks_off(prediction: Evolved, contour: npt.NDArray[np.intp]) -> float:
