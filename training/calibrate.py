@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from napari_delse.annotator import simulated_drag, simulated_prompt
 from napari_delse.checkpoint import write_atomically, write_json
-from napari_delse.confidence import DIRECTIONS, Calibration, agreement, expected_iou, features_of, fit
+from napari_delse.confidence import DIRECTIONS, FITTED, Calibration, agreement, expected_iou, features_of, fit
 from napari_delse.data import IGNORE, Sample, read_folder
 from napari_delse.evaluation import ObjectKey, choose_objects, objects_of, read_list, set_names
 from napari_delse.geometry import ObjectMask
@@ -286,8 +286,8 @@ def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table
     terms = (
         "Rank, within sets: mean over the sets of ten or more predictions. Worst tenth found: share of the worst 10 % "
         "of the masks among the 25 % with the lowest scores (chance: 0.25). Calibration error: mean |score - IoU| of "
-        "ten bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others. "
-        "Features are turned so that more should be better."
+        "ten bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others; "
+        "which features it takes was chosen by such a table of the first default model. Features are turned so that more should be better."
     )
     return [done, "", data, "", found, "", terms]
 
@@ -335,19 +335,18 @@ def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
 def calibrate(judged: Sequence[Judged], seed: int) -> tuple[Calibration, list[Row], dict[str, Any], Table]:
     """Fit, measure, and choose what the model carries.
 
-    The formula with a slope and an offset of its own stays if the map of all features does not order other data sets
-    at least as well.
+    The formula with a slope and an offset of its own stays if the map does not order other data sets at least as well.
     """
     table = Table.of_all(judged)
-    names = list(DIRECTIONS)
     scores = {
         FORMULA: np.array([one.simple for one in judged]),
         "the same, slope and offset fitted": out_of_set(["expected_iou"], table),
-        MAP: out_of_set(names, table),
+        MAP: out_of_set(FITTED, table),
+        "fitted map of all features": out_of_set(tuple(DIRECTIONS), table),
     }
     rows = measure(table, scores)
     better = rank(scores[MAP], table.ious) >= rank(scores[FORMULA], table.ious)
-    carried = names if better else ["expected_iou"]
+    carried = FITTED if better else ("expected_iou",)
     calibration = fit(carried, table.columns(carried), table.ious, set_weights(table.sets))
     facts = {
         "objects": len(np.unique(table.objects)),

@@ -43,6 +43,10 @@ DIRECTIONS: dict[str, int] = {
     "pixels": 0,  # log of the number of pixels in the plane
 }
 
+# What a calibration is fitted on: with all features the map orders new kinds of images no better
+# (training/results/confidence.md).
+FITTED = ("expected_iou", "weakest", "box_off", "boxed", "prompts")
+
 
 class Evolved(Protocol):
     """What the features look at; `napari_delse.predict.Prediction` is one."""
