@@ -269,7 +269,7 @@ def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table
     low, high = facts["gain_interval"]
     done = (
         f"`{facts['command']}` at commit `{facts['commit'][:10]}`, seed {facts['seed']}, {facts['device']}, "
-        f"{facts['seconds']:.0f} s. Model `{facts['model']}` at {facts['size']} px, {facts['steps']} training steps."
+        f"{facts['seconds']:.0f} s of its time. Model `{facts['model']}` at {facts['size']} px, {facts['steps']} training steps."
     )
     data = (
         f"{facts['objects']} objects of {facts['sets']} data sets on held-out images (`training/validation.txt`), "
@@ -277,7 +277,7 @@ def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table
         f"box, and hasty clicks with one simulated drag. Mean IoU {table.ious.mean():.3f}."
     )
     found = (
-        f"**In short.** Rank correlation (Spearman) with the true IoU: {formula.rank:.3f} for the formula used so far, "
+        f"**In short.** Rank correlation (Spearman) with the true IoU: {formula.rank:.3f} for the formula alone, "
         f"{fitted.rank:.3f} for the fitted map on data sets it never saw: {fitted.rank - formula.rank:+.3f}, with a "
         f"95 % interval of {low:+.3f} to {high:+.3f} when the objects are drawn anew. Mean of the correlations within "
         f"one set and kind of prompt: {facts['formula_inner']:.3f} and {facts['map_inner']:.3f}. Calibration error "
@@ -287,7 +287,8 @@ def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table
         "Rank, within sets: mean over the sets of ten or more predictions. Worst tenth found: share of the worst 10 % "
         "of the masks among the 25 % with the lowest scores (chance: 0.25). Calibration error: mean |score - IoU| of "
         "ten bins of equally many predictions. The fitted map is scored on each set with a map fitted on the others; "
-        "which features it takes was chosen by such a table of the first default model. Features are turned so that more should be better."
+        "which features it takes was chosen by such a table of the first default model. Features are turned so that "
+        "more should be better."
     )
     return [done, "", data, "", found, "", terms]
 
@@ -369,21 +370,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for confidence.md and confidence.csv")
     args = parser.parse_args()
-    start = time.perf_counter()
+    start = time.process_time()
     predictor = Predictor.load(args.model, device="cpu", threads=1)
     judged = list(judge(predictor, args.data, args.max_objects, args.moves, args.seed))
     calibration, rows, facts, table = calibrate(judged, args.seed)
+    model = args.model.name if args.model.is_absolute() else args.model.as_posix()
     facts |= {
         "model": args.model.name,
         "size": predictor.config.crop.size,
         "steps": predictor.card.get("steps", "unknown"),
-        "command": f"python training/calibrate.py {args.model.name} DATA --max-objects {args.max_objects} "
+        "command": f"python training/calibrate.py {model} DATA --max-objects {args.max_objects} "
         f"--moves {args.moves} --seed {args.seed}",
         "commit": git_commit(),
         "seed": args.seed,
         "device": f"one CPU thread ({platform.machine()}), torch {torch.__version__}",
         "moves": args.moves,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
     }
     card_file = args.model / "card.json"
     card = json.loads(card_file.read_text(encoding="utf-8"))
