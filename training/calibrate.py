@@ -146,7 +146,8 @@ def rank(score: FloatArray, ious: FloatArray) -> float:
 def rank_within_sets(score: FloatArray, ious: FloatArray, sets: npt.NDArray[np.str_]) -> float:
     """Mean rank correlation over data sets of ten or more predictions: what sorting one image's objects depends on."""
     inside = [rank(score[sets == name], ious[sets == name]) for name in np.unique(sets) if (sets == name).sum() >= 10]
-    return float(np.nanmean(inside)) if inside else float("nan")
+    known = [value for value in inside if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def rank_inside(score: FloatArray, table: Table) -> float:
@@ -269,7 +270,8 @@ def _summary(of: dict[tuple[str, str], Row], facts: dict[str, Any], table: Table
     low, high = facts["gain_interval"]
     done = (
         f"`{facts['command']}` at commit `{facts['commit'][:10]}`, seed {facts['seed']}, {facts['device']}, "
-        f"{facts['seconds']:.0f} s of its time. Model `{facts['model']}` at {facts['size']} px, {facts['steps']} training steps."
+        f"{facts['seconds']:.0f} s of its time. Model `{facts['model']}` at {facts['size']} px, "
+        f"{facts['steps']} training steps."
     )
     data = (
         f"{facts['objects']} objects of {facts['sets']} data sets on held-out images (`training/validation.txt`), "
@@ -341,7 +343,7 @@ def calibrate(judged: Sequence[Judged], seed: int) -> tuple[Calibration, list[Ro
     table = Table.of_all(judged)
     scores = {
         FORMULA: np.array([one.simple for one in judged]),
-        "the same, slope and offset fitted": out_of_set(["expected_iou"], table),
+        "the same, slope and offset fitted": out_of_set(("expected_iou",), table),
         MAP: out_of_set(FITTED, table),
         "fitted map of all features": out_of_set(tuple(DIRECTIONS), table),
     }
