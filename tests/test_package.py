@@ -16,6 +16,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
+    | {"_colours", "_page"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
@@ -24,7 +25,7 @@ ROOMS = (
     | {"actions", "edits", "history", "operations", "policy", "review", "session"}
     | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
-    {"__main__", "_cli_figure", "_overlay", "_sample_data", "cli", "demo", "figures", "widgets"},
+    {"__main__", "_cli_figure", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}
