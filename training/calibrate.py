@@ -95,7 +95,7 @@ def judge(predictor: Predictor, data: Path, count: int, moves: int, seed: int) -
         wanted: dict[tuple[str, int], list[ObjectKey]] = {}
         for key in keys:
             wanted.setdefault((key.name, key.plane), []).append(key)
-        for sample in read_folder(sets[name], listed[name]):
+        for sample in read_folder(sets[name], {key.name for key in keys}):
             here = wanted.get((sample.name, sample.plane), [])
             objects = objects_of(sample.labels) if here else {}
             for key in here:
