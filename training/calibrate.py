@@ -233,11 +233,12 @@ def measure(table: Table, scores: dict[str, FloatArray]) -> list[Row]:
     for name, direction in DIRECTIONS.items():
         column = table.columns([name])[:, 0] * (direction or 1)
         rows.append(Row.of("all", name, column, table, estimate=False))
+    shown = {name: scores[name] for name in (FORMULA, MAP)}
     for subsets, values in ((table.conditions, CONDITIONS), (table.sets, np.unique(table.sets))):
         for value in values:
             part = subsets == value
             if part.sum() >= 10:
-                rows += [Row.of(str(value), name, score[part], table.of(part)) for name, score in scores.items()]
+                rows += [Row.of(str(value), name, score[part], table.of(part)) for name, score in shown.items()]
     part = ~np.isnan(table.agreements)
     if part.sum() >= 10:
         here = table.of(part)
