@@ -44,8 +44,8 @@ DIRECTIONS: dict[str, int] = {
 }
 
 # What a calibration is fitted on: with all features the map orders new kinds of images no better
-# (training/results/confidence.md).
-FITTED = ("expected_iou", "weakest", "box_off", "boxed", "prompts")
+# (training/results/confidence.md). The number of prompts would gain a little, but a further click must not cost trust.
+FITTED = ("expected_iou", "weakest", "box_off", "boxed")
 
 
 class Evolved(Protocol):
