@@ -21,7 +21,7 @@ ROOMS = (
     {"checkpoint"},
     {"predict", "train"},
     {"evaluation", "finetune", "stacks"}
-    | {"actions", "edits", "history", "operations", "policy", "review", "session"}
+    | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_sample_data", "cli", "demo", "widgets"},

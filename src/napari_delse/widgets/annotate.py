@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QTimer
@@ -17,12 +17,17 @@ from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._desk import Desk
 from napari_delse.widgets._editing import Editor
 from napari_delse.widgets._events import Followed
+from napari_delse.widgets._export_control import ExportControl
+from napari_delse.widgets._features import ClassColumn
+from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._hearing import Hearing
+from napari_delse.widgets._keys import Keyboard, shown
 from napari_delse.widgets._layers import WorkLayers, camera_of
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
 from napari_delse.widgets._panel import AnnotatePanel
 from napari_delse.widgets._recording import Journals
+from napari_delse.widgets._remembering import Remembered
 from napari_delse.widgets._restoring import Restorer
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets._status import what_next
@@ -33,7 +38,13 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
-    from napari_delse.widgets._run import Runner
+
+class Closable(Protocol):
+    """Something that works in the background."""
+
+    def close(self) -> None:
+        """Let no answer come any more."""
+
 
 _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
 _TIMERS = {"soon": 0, "zoom": 80, "patience": 130}  # milliseconds
@@ -62,7 +73,6 @@ class AnnotateWidget(AnnotatePanel):
         self.viewer = napari_viewer
         self._no_model = ""  # why the model did not load; stays until one does
         self._connected = Followed()  # for as long as the widget lives
-        self._bound: list[str] = []
         self._docked = self._closed = False
         self._changed: set[int] = set()  # labels that the list shows as they were
         self.notices = Notices(self._later)
@@ -72,7 +82,14 @@ class AnnotateWidget(AnnotatePanel):
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh)
         self._hearing = Hearing(self.desk, self.notices, self.editor.ask)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
-        workers = (self._outliner, self.desk.reader, self._journals)
+        self._exports = ExportControl(self.export_form, self.desk, self.notices)
+        self._classes = ClassColumn()
+        self._remembered = Remembered(self.notices.say)
+        remembered = self._remembered.read()
+        self.settings.show_policy(remembered.policy)
+        self.desk.use_policy(remembered.policy)
+        self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
+        workers = (self._outliner, self.desk.reader, self._journals, self._exports.exporter, self._remembered)
         self.destroyed.connect(partial(_let_go, workers, (self._connected, self._hearing.followed)))
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
         self._timers["soon"].timeout.connect(self._refresh)
@@ -81,7 +98,8 @@ class AnnotateWidget(AnnotatePanel):
         self._connect_panel()
         self._connect_desk()
         self._connect_viewer()
-        self._bind_keys()
+        self._show_keys()
+        self._paint_icons()
         self._outliner.runner.submit(names, self.settings.offer_models, self.notices.say)
         self._load_model()
         self._refresh()
@@ -90,7 +108,6 @@ class AnnotateWidget(AnnotatePanel):
     # ---------------------------------------------------------------- set-up and end
 
     def _connect_panel(self) -> None:
-        self.keys.setText(guide.keys_table())
         self.accept_button.clicked.connect(lambda: self.accept())
         self.restart_button.clicked.connect(lambda: self.start_over())
         self.undo_button.clicked.connect(lambda: self.undo())
@@ -109,13 +126,20 @@ class AnnotateWidget(AnnotatePanel):
         settings.part_box.valueChanged.connect(self._on_policy)
         self.review.chosen.connect(self.show_object)
         self.review.reopen.connect(self.reopen_object)
-        self.review.delete.connect(self.delete_object)
+        self.review.delete.connect(self.editor.delete)
+        self.review.merge.connect(self.merge_objects)
+        self.review.split.connect(self.editor.split)
+        self.review.classify.connect(self.editor.classify)
+        self.review.empty_plane.connect(self.editor.next_empty_plane)
+        self.review.export_button.clicked.connect(lambda: self._exports.toggle())
+        self.keys.changed.connect(self._on_keys)
+        self.keys.refused.connect(self.notices.say)
 
     def _connect_desk(self) -> None:
         self.desk.image_chosen.connect(self._fill_choices)
         self.desk.labels_chosen.connect(self._fill_choices)
         self.desk.labels_chosen.connect(self.editor.ask)
-        self.desk.layer_made.connect(self._bind_layer)
+        self.desk.layer_made.connect(self.keyboard.bind_layer)
         self.desk.objects_changed.connect(self._changed.update)
 
     def _connect_viewer(self) -> None:
@@ -130,34 +154,27 @@ class AnnotateWidget(AnnotatePanel):
             self._connected.follow(emitter, callback)
         for layer in layers:
             self._connected.follow(layer.events.name, self._on_renamed)
+        self._connected.follow(self.viewer.events.theme, self._paint_icons)
 
-    def _bind_keys(self) -> None:
-        self._bind(self.viewer, "N", self.accept)
-        self._bind(self.viewer, "W", self.switch_tool)
+    def _key_actions(self) -> dict[str, Callable[[], object]]:
         review = self.review
-        self._bind(self.viewer, "Shift-N", review.next_button.click)
-        self._bind(self.viewer, "Shift-B", review.previous_button.click)
-        self._bind(self.viewer, "Shift-U", review.unsure_button.click)
-        self._bind(self.viewer, "Shift-R", review.reopen_button.click)
-        self._bind(self.viewer, "Shift-D", review.delete_button.click)
-
-    def _bind(self, owner: Any, key: str, action: Callable[[], object]) -> None:
-        """Bind a key of the viewer unless somebody else has it, or of one of our own layers."""
-        try:
-            owner.bind_key(key, lambda _: action(), overwrite=owner is not self.viewer)
-        except ValueError:
-            return
-        if owner is self.viewer:
-            self._bound.append(key)
-
-    def _bind_layer(self, layer: Any) -> None:
-        for key, action in (
-            ("Enter", self.accept),
-            ("Escape", self.start_over),
-            ("Control-Z", self.undo),
-            ("Control-Shift-Z", self.redo),
-        ):
-            self._bind(layer, key, action)
+        return {
+            "accept_here": self.accept,
+            "accept": self.accept,
+            "start_over": self.start_over,
+            "undo": self.undo,
+            "redo": self.redo,
+            "switch_tool": self.switch_tool,
+            "next": review.next_button.click,
+            "previous": review.previous_button.click,
+            "unsure": review.unsure_button.click,
+            "unnamed": review.unnamed_button.click,
+            "empty": review.empty_button.click,
+            "reopen": review.reopen_button.click,
+            "delete": review.delete_button.click,
+            "merge": review.merge_button.click,
+            "split": review.split_button.click,
+        }
 
     def _start(self) -> None:
         if self._closed or self.desk.source is not None:
@@ -187,10 +204,8 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        _let_go((self._outliner, self.desk.reader), (self._connected,))
-        for key in self._bound:
-            with suppress(Exception):
-                self.viewer.bind_key(key, None)
+        _let_go((self._outliner, self.desk.reader, self._exports.exporter, self._remembered), (self._connected,))
+        self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
             self.desk.leave()
         self._journals.close()
@@ -277,7 +292,22 @@ class AnnotateWidget(AnnotatePanel):
 
     def _on_policy(self) -> None:
         self.desk.use_policy(self.settings.policy)
+        self._remembered.change(policy=self.settings.policy)
         self.notices.say()
+
+    # ---------------------------------------------------------------- keys and colours
+
+    def _on_keys(self) -> None:
+        self._remembered.change(keys=self.keyboard.chosen)
+        self.notices.say()
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        self.show_keys(self.keyboard)
+        self._words = guide.Words.of(lambda name: shown(self.keyboard[name]))
+
+    def _paint_icons(self) -> None:
+        paint_icons(self, self.viewer.theme)
 
     # ---------------------------------------------------------------- what the viewer tells
 
@@ -357,7 +387,14 @@ class AnnotateWidget(AnnotatePanel):
 
     def delete_object(self, label: int) -> None:
         """Take an accepted object out of the labels."""
-        self.editor.delete(label)
+        self.editor.delete([label])
+
+    def merge_objects(self, labels: Iterable[int]) -> None:
+        """Make accepted objects one."""
+        made = self.editor.merge(labels)
+        if made is not None:
+            self._refresh()
+            self.review.mark(made.label)
 
     # ---------------------------------------------------------------- showing
 
@@ -384,7 +421,7 @@ class AnnotateWidget(AnnotatePanel):
         self.show_offer("" if offer is None else offer.text)
         restoring, is_ready = self._restorer.is_busy, self._outliner.is_ready
         loading = not is_ready and not self.notices.is_trouble
-        text = what_next(self.desk, restoring=restoring, no_model=bool(self._no_model), loading=loading)
+        text = what_next(self.desk, self._words, restoring=restoring, no_model=bool(self._no_model), loading=loading)
         trouble = self._no_model or self._journals.problem(session)
         is_trouble = self.notices.is_trouble or (bool(trouble) and not self.notices.text)
         self.show_status(text, self.notices.text or trouble, trouble=is_trouble)
@@ -409,9 +446,11 @@ class AnnotateWidget(AnnotatePanel):
         self._changed.clear()
         has_planes = self.desk.source is not None and self.desk.source.ndim > 2
         self.review.show_objects(objects, changed, has_planes=has_planes)
+        if changed and self.desk.labels is not None:
+            self._classes.show(self.desk.labels, objects)
 
 
-def _let_go(runners: Iterable[Runner | Outliner | Journals], followed: Iterable[Followed]) -> None:
+def _let_go(runners: Iterable[Closable], followed: Iterable[Followed]) -> None:
     """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
     for runner in runners:
         runner.close()
