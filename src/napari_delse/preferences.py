@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from napari_delse.policy import LabelPolicy
 
@@ -40,30 +41,31 @@ def read_preferences(path: Path | None = None) -> Preferences:
     Raises
     ------
     ValueError
-        If the file cannot be read or holds something else; the message says how to get rid of it.
+        If the file cannot be read or holds something else; the message names it.
     """
     path = preferences_file() if path is None else path
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        policy, keys = LabelPolicy(**data.get("policy", {})), data.get("keys", {})
-        _check(policy, keys)
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Preferences()
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"the settings in {path} cannot be read ({error}), so the defaults are used; mend or remove the file"
+            f"the settings in {path} cannot be read ({error}); the defaults are used, and the next change replaces them"
         ) from error
-    return Preferences(policy=policy, keys=keys)
 
 
-def _check(policy: LabelPolicy, keys: object) -> None:
-    """Refuse values of other types, which JSON does not."""
-    if not (isinstance(policy.protect, bool) and isinstance(policy.fill_holes, bool)):
-        raise ValueError("protect and fill_holes must be true or false")
-    if not isinstance(policy.min_part, int) or isinstance(policy.min_part, bool):
-        raise ValueError(f"min_part must be a number of pixels, got {policy.min_part!r}")
+def _checked(data: Any) -> Preferences:
+    """Preferences from JSON, which also holds values of other types."""
+    policy, keys = dict(data.get("policy", {})), data.get("keys", {})
+    for name in ("protect", "fill_holes"):
+        if not isinstance(policy.get(name, True), bool):
+            raise ValueError(f"{name} must be true or false, got {policy[name]!r}")
+    part = policy.get("min_part", 0)
+    if not isinstance(part, int) or isinstance(part, bool):
+        raise ValueError(f"min_part must be a number of pixels, got {part!r}")
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
-        raise ValueError("keys must map actions to keys")
+        raise ValueError(f"keys must map actions to keys, got {keys!r}")
+    return Preferences(policy=LabelPolicy(**policy), keys=keys)
 
 
 def write_preferences(preferences: Preferences, path: Path | None = None) -> None:

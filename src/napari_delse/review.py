@@ -108,7 +108,7 @@ def next_unnamed(objects: Objects, label: int | None = None) -> int | None:
     """The next object without a class name after one, by label; round the end, and None if all have one."""
     unnamed = [one for one, made in sorted(objects.items()) if not made.class_name]
     later = [one for one in unnamed if label is None or one > label]
-    return (later or unnamed or [None])[0]
+    return next(iter(later or unnamed), None)
 
 
 def next_empty_plane(objects: Objects, shown: PlaneKey, shape: Sequence[int]) -> PlaneKey | None:

@@ -88,6 +88,7 @@ class Editor:
             error = "the labels are still being searched for the largest one; accept again in a moment"
             self._notices.say(ValueError(error))
             return None
+        made = None
         with self._notices.told(_NOT_WRITTEN):
             plane = session.draft.plane
             made = session.commit()
@@ -95,8 +96,7 @@ class Editor:
             self._notices.tell(guide.tidied(made.label, piece.filled, piece.dropped))
             desk.labels.selected_label = made.label
             desk.take_clicks()
-            return made
-        return None
+        return made
 
     def start_over(self) -> None:
         """Forget the object in progress, and bring back layers that were deleted."""

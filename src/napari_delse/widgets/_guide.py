@@ -74,7 +74,7 @@ def _pixels(area: int) -> str:
     return "1 pixel" if area == 1 else f"{area:,} pixels"
 
 
-def sentence(error: BaseException) -> str:
+def sentence(error: BaseException | str) -> str:
     """The first line of an error as one sentence for a person."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     text = text[0].upper() + text[1:]

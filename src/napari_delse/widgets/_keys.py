@@ -11,6 +11,8 @@ from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtGui import QKeySequence
 
+from napari_delse.widgets._guide import sentence
+
 
 class KeyAction(NamedTuple):
     """Something that a key does.
@@ -152,12 +154,12 @@ class Keyboard:
         self._bound: dict[str, str] = {}  # action -> key of the viewer
         self._lost: set[str] = set()  # actions whose key somebody else has bound in this viewer
         self._layers: list[Any] = []
-        self.refused: list[str] = []  # why chosen keys are not used
+        self.problem = ""  # why a chosen key is not used
         for name, key in (chosen or {}).items():
             try:
                 self._keys[name] = self._check(name, key)
             except ValueError as error:
-                self.refused.append(str(error))
+                self.problem = self.problem or sentence(error)
         for action in ACTIONS:
             self._bind(action)
 
@@ -178,7 +180,7 @@ class Keyboard:
         ValueError
             If the key is not free.
         """
-        key = self._check(name, key)
+        key, self.problem = self._check(name, key), ""
         self._unbind(_BY_NAME[name])
         self._keys[name] = key
         self._bind(_BY_NAME[name])
@@ -187,6 +189,7 @@ class Keyboard:
         """Give every action its default key."""
         for action in ACTIONS:
             self._unbind(action)
+        self.problem = ""
         for action in ACTIONS:
             self._keys[action.name] = action.default
             self._bind(action)
@@ -231,7 +234,8 @@ class Keyboard:
             if key := self._keys[action.name]:
                 for layer in self._layers:
                     layer.bind_key(key, None)
-        elif key := self._bound.pop(action.name, None):
+        elif action.name in self._bound:
+            key = self._bound.pop(action.name)
             with suppress(Exception):  # the viewer may be half gone
                 self._viewer.bind_key(key, None)
 

@@ -73,7 +73,7 @@ class ObjectsModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole and index.column() == CLASS:
             return _COLUMNS[CLASS].text(self._rows[self.label_at(index.row())])
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            side = Qt.AlignmentFlag.AlignLeft if index.column() == CLASS else Qt.AlignmentFlag.AlignRight
+            side = Qt.AlignmentFlag.AlignHCenter if index.column() == CLASS else Qt.AlignmentFlag.AlignRight
             return int(side | Qt.AlignmentFlag.AlignVCenter)
         return None
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from napari_delse.preferences import Preferences, read_preferences, write_preferences
+from napari_delse.widgets._guide import sentence
 from napari_delse.widgets._run import Runner
 
 
@@ -17,13 +18,18 @@ class Remembered:
 
     Parameters
     ----------
-    failed : callable
-        Called with the error when they cannot be read or saved.
+    changed : callable
+        Called when `problem` changed.
+
+    Attributes
+    ----------
+    problem : str
+        Why they could not be read or saved; empty if all is well.
     """
 
-    def __init__(self, failed: Callable[[Exception], object]) -> None:
-        self.preferences = Preferences()
-        self._failed = failed
+    def __init__(self, changed: Callable[[], object]) -> None:
+        self.preferences, self.problem = Preferences(), ""
+        self._changed = changed
         self._runner = Runner("napari-delse-preferences")
         self._unsaved = False
 
@@ -44,6 +50,12 @@ class Remembered:
 
     def _saved(self, what: Preferences, _: None) -> None:
         self._unsaved = self._unsaved and what != self.preferences
+        self.problem = ""
+        self._changed()
+
+    def _failed(self, error: Exception) -> None:
+        self.problem = sentence(error if isinstance(error, ValueError) else f"the settings cannot be saved: {error}")
+        self._changed()
 
     def close(self) -> None:
         """Save what is not saved yet, and stop."""

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QSizePolicy,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -56,6 +57,7 @@ class ReviewList(QWidget):
         self._names: set[str] = set()  # class names used so far, also ones that no object has now
         self._quiet = False
         self.heading = QLabel(NO_OBJECTS, wordWrap=True)
+        self.heading.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # its text breaks anywhere
         self.heading.setToolTip("Objects that were accepted here; labels that were there before are not listed")
         self.export_button = icon_button(
             "pop_out", "Export ...", "Write the labels or their prompts for another program"
@@ -153,8 +155,8 @@ class ReviewList(QWidget):
         self.pages.setContentsMargins(2, 8, 2, 2)
         self.pages.setSpacing(4)
         self.pages.addLayout(top)
-        self.pages.addWidget(self.body, stretch=1)
-        self.pages.addStretch()
+        self.pages.addWidget(self.body, stretch=100)
+        self.pages.addStretch(1)
         self.body.hide()
         self.export_button.hide()
 

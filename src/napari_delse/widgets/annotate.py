@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QTimer
@@ -16,12 +16,13 @@ from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._desk import Desk
 from napari_delse.widgets._editing import Editor
-from napari_delse.widgets._events import Followed
+from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._export_control import ExportControl
 from napari_delse.widgets._features import ClassColumn
 from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._hearing import Hearing
 from napari_delse.widgets._keys import Keyboard, shown
+from napari_delse.widgets._layer_list import LayerList
 from napari_delse.widgets._layers import WorkLayers, camera_of
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import napari.viewer
-
-
-class Closable(Protocol):
-    """Something that works in the background."""
-
-    def close(self) -> None:
-        """Let no answer come any more."""
-
 
 _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
 _TIMERS = {"soon": 0, "zoom": 80, "patience": 130}  # milliseconds
@@ -75,6 +68,10 @@ class AnnotateWidget(AnnotatePanel):
         self._connected = Followed()  # for as long as the widget lives
         self._docked = self._closed = False
         self._changed: set[int] = set()  # labels that the list shows as they were
+        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
+        self._timers["soon"].timeout.connect(self._refresh)
+        self._timers["patience"].timeout.connect(self._refresh)
+        self._timers["zoom"].timeout.connect(self._on_zoomed)
         self.notices = Notices(self._later)
         self._journals = Journals(self._later)
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
@@ -84,17 +81,14 @@ class AnnotateWidget(AnnotatePanel):
         self._restorer = Restorer(self.desk, self._journals, self.notices)
         self._exports = ExportControl(self.export_form, self.desk, self.notices)
         self._classes = ClassColumn()
-        self._remembered = Remembered(self.notices.say)
+        self._remembered = Remembered(self._later)
         remembered = self._remembered.read()
         self.settings.show_policy(remembered.policy)
         self.desk.use_policy(remembered.policy)
         self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
         workers = (self._outliner, self.desk.reader, self._journals, self._exports.exporter, self._remembered)
-        self.destroyed.connect(partial(_let_go, workers, (self._connected, self._hearing.followed)))
-        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
-        self._timers["soon"].timeout.connect(self._refresh)
-        self._timers["patience"].timeout.connect(self._refresh)
-        self._timers["zoom"].timeout.connect(self._on_zoomed)
+        self.destroyed.connect(partial(let_go, workers, (self._connected, self._hearing.followed)))
+        self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
         self._connect_panel()
         self._connect_desk()
         self._connect_viewer()
@@ -103,7 +97,7 @@ class AnnotateWidget(AnnotatePanel):
         self._outliner.runner.submit(names, self.settings.offer_models, self.notices.say)
         self._load_model()
         self._refresh()
-        QTimer.singleShot(0, self._start)  # the window shows up first: new layers take napari a moment
+        QTimer.singleShot(0, self._layer_list.start)  # the window shows up first: new layers take napari a moment
 
     # ---------------------------------------------------------------- set-up and end
 
@@ -145,16 +139,12 @@ class AnnotateWidget(AnnotatePanel):
     def _connect_viewer(self) -> None:
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
-            (layers.events.inserted, self._on_inserted),
-            (layers.events.removed, self._on_removed),
             (layers.selection.events.active, self._later),
             (dims.events.ndisplay, self._later),
             (camera_of(self.viewer).events.zoom, self._on_zoom),
+            (self.viewer.events.theme, self._paint_icons),
         ):
             self._connected.follow(emitter, callback)
-        for layer in layers:
-            self._connected.follow(layer.events.name, self._on_renamed)
-        self._connected.follow(self.viewer.events.theme, self._paint_icons)
 
     def _key_actions(self) -> dict[str, Callable[[], object]]:
         review = self.review
@@ -176,15 +166,6 @@ class AnnotateWidget(AnnotatePanel):
             "split": review.split_button.click,
         }
 
-    def _start(self) -> None:
-        if self._closed or self.desk.source is not None:
-            return
-        self._fill_choices()
-        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        active = self.viewer.layers.selection.active
-        if images:
-            self._choose_image(active if isinstance(active, Image) else images[-1])
-
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
         super().changeEvent(event)
@@ -204,7 +185,8 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        _let_go((self._outliner, self.desk.reader, self._exports.exporter, self._remembered), (self._connected,))
+        self._layer_list.close()
+        let_go((self._outliner, self.desk.reader, self._exports.exporter, self._remembered), (self._connected,))
         self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
             self.desk.leave()
@@ -271,6 +253,7 @@ class AnnotateWidget(AnnotatePanel):
     # ---------------------------------------------------------------- image, labels, and how they are written
 
     def _choose_image(self, layer: Image | None) -> None:
+        """Work on this image, with the channels chosen for it; None for none at all."""
         try:
             chosen = (None, ()) if layer is None else self.settings.chosen_channels(layer)
         except ValueError as error:
@@ -287,8 +270,9 @@ class AnnotateWidget(AnnotatePanel):
             self._choose_image(source.layer)
 
     def _fill_choices(self) -> None:
-        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        self.settings.offer_layers(images, self.desk.matching_labels(), self.desk.source, self.desk.labels)
+        desk = self.desk
+        self.settings.offer_layers(self._layer_list.images, desk.matching_labels(), desk.source, desk.labels)
+        self._later()
 
     def _on_policy(self) -> None:
         self.desk.use_policy(self.settings.policy)
@@ -310,31 +294,6 @@ class AnnotateWidget(AnnotatePanel):
         paint_icons(self, self.viewer.theme)
 
     # ---------------------------------------------------------------- what the viewer tells
-
-    def _on_inserted(self, event: Any) -> None:
-        self._connected.follow(event.value.events.name, self._on_renamed)
-        if isinstance(event.value, (Image, Labels)):
-            self._fill_choices()
-        if isinstance(event.value, Image) and self.desk.source is None:
-            QTimer.singleShot(0, self._start)
-
-    def _on_removed(self, event: Any) -> None:
-        source = self.desk.source
-        if source is not None and event.value is source.layer:
-            QTimer.singleShot(0, self._on_image_removed)
-        else:
-            self.desk.forget(event.value)
-        self._fill_choices()
-        self._later()
-
-    def _on_image_removed(self) -> None:
-        if not self._closed:
-            self.desk.choose_image(None)
-            self._start()
-
-    def _on_renamed(self) -> None:
-        self._fill_choices()
-        self._later()
 
     def _on_zoom(self) -> None:
         self._timers["zoom"].start()
@@ -358,7 +317,7 @@ class AnnotateWidget(AnnotatePanel):
     def start_over(self) -> None:
         """Forget the object in progress, and bring back layers that were deleted."""
         if self.desk.source is None:
-            self._start()
+            self._layer_list.start()
         else:
             self.editor.start_over()
 
@@ -422,7 +381,7 @@ class AnnotateWidget(AnnotatePanel):
         restoring, is_ready = self._restorer.is_busy, self._outliner.is_ready
         loading = not is_ready and not self.notices.is_trouble
         text = what_next(self.desk, self._words, restoring=restoring, no_model=bool(self._no_model), loading=loading)
-        trouble = self._no_model or self._journals.problem(session)
+        trouble = self._no_model or self._journals.problem(session) or self._remembered.problem or self.keyboard.problem
         is_trouble = self.notices.is_trouble or (bool(trouble) and not self.notices.text)
         self.show_status(text, self.notices.text or trouble, trouble=is_trouble)
 
@@ -448,11 +407,3 @@ class AnnotateWidget(AnnotatePanel):
         self.review.show_objects(objects, changed, has_planes=has_planes)
         if changed and self.desk.labels is not None:
             self._classes.show(self.desk.labels, objects)
-
-
-def _let_go(runners: Iterable[Closable], followed: Iterable[Followed]) -> None:
-    """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
-    for runner in runners:
-        runner.close()
-    for kept in followed:
-        kept.let_go()
