@@ -10,7 +10,8 @@ from napari_delse.review import next_empty_plane, next_unnamed
 MASK = PackedMask.pack(ObjectMask(np.ones((2, 2), bool), (0, 0)))
 
 
-def made(label, name="", plane=PlaneKey(), *others):
+def made(label, name="", *planes):
+    plane, *others = planes or (PlaneKey(),)
     pieces = tuple(made(label, name, other) for other in others)
     return LabelledObject(label, Draft(plane), MASK, 4, 0.5, class_name=name, others=pieces)
 

@@ -110,9 +110,7 @@ class Export:
             If it cannot be written so; nothing is left behind.
         """
         if self.path.exists() and not self.replace:
-            raise IsThereError(
-                f"{self.path.name} is there already; press Replace to write over it, or choose another name"
-            )
+            raise IsThereError(f"there is {self.path.name} already; press Replace to write over it, or change the name")
         if self.kind == PROMPTS:
             return self._write_prompts()
         from napari_delse.export import export_labels

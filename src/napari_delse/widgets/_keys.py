@@ -55,6 +55,7 @@ ACTIONS = (
     KeyAction("split", "Split it", "Shift+S"),
 )
 _BY_NAME = {action.name: action for action in ACTIONS}
+_MODIFIERS = ("Shift", "Ctrl", "Alt", "Meta")
 _QT_NAMES = {"Esc": "Escape", "Return": "Enter", "Del": "Delete", "Ins": "Insert", "PgUp": "PageUp"}
 _QT_NAMES |= {"PgDown": "PageDown"}
 
@@ -69,7 +70,7 @@ def from_qt(text: str) -> str:
     """
     if not text:
         return ""
-    *modifiers, key = text.split("+") if not text.endswith("+") else [*text[:-1].split("+")[:-1], "+"]
+    *modifiers, key = text.split("+")
     if sys.platform == "darwin":  # Qt calls the command key Ctrl
         modifiers = [{"Ctrl": "Meta", "Meta": "Ctrl"}.get(one, one) for one in modifiers]
     return normal("+".join([*modifiers, _QT_NAMES.get(key, key)]))
@@ -100,9 +101,12 @@ def normal(key: str) -> str:
         If napari knows no such key.
     """
     try:
-        return str(coerce_keybinding(key))
+        text = str(coerce_keybinding(key))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{key!r} is no key that napari knows; press another one") from None
+        text = ""
+    if not text or " " in text or text.endswith("+") or text in _MODIFIERS:
+        raise ValueError(f"{key!r} is no key that napari knows; press another one")
+    return text
 
 
 def used_by_napari(viewer: Any) -> dict[str, str]:
