@@ -79,6 +79,9 @@ class ExportControl:
             return
         if isinstance(error, IsThereError):
             self._form.ask_to_replace()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            error = RuntimeError(f"{self._form.file_edit.text().strip()} could not be written: {reason}")
         self._notices.say(error)
 
     def _on_cancel(self) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
+
+_ICON = 64  # pixels; shown smaller, also on fine screens
 
 
 def choice(tip: str) -> QComboBox:
@@ -64,5 +67,6 @@ def paint_icons(parent: QWidget, theme: str) -> None:
         return
     for one in parent.findChildren(QPushButton):
         if name := one.property("napari_icon"):
-            one.setIcon(QColoredSVGIcon.from_resources(name).colored(theme=theme))
+            drawn = QColoredSVGIcon.from_resources(name).colored(theme=theme)
+            one.setIcon(QIcon(drawn.pixmap(_ICON)))  # of a pixmap, Qt makes a pale one for buttons that are disabled
             one.setText("" if len(one.property("instead")) == 1 else one.property("instead"))

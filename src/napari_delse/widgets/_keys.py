@@ -81,7 +81,7 @@ def to_qt(key: str) -> str:
     *modifiers, last = key.split("+")
     if sys.platform == "darwin":
         modifiers = [{"Ctrl": "Meta", "Meta": "Ctrl"}.get(one, one) for one in modifiers]
-    back = {napari: qt for qt, napari in _QT_NAMES.items()}
+    back = {napari: qt for qt, napari in _QT_NAMES.items() if qt != "Return"}  # Enter is known to both
     return "+".join([*modifiers, back.get(last, last)])
 
 

@@ -23,7 +23,7 @@ QFrame#export QLabel { background: transparent; }
 QLabel#guide { font-size: 11pt; }
 QLabel#notice { font-weight: bold; }
 """
-_STATUS_HEIGHT = 104  # room for the longest text, so that nothing below jumps
+_STATUS_HEIGHT = 132  # room for the longest text and a notice, so that nothing below jumps
 
 
 class AnnotatePanel(QWidget):

@@ -119,7 +119,10 @@ class ReviewList(QWidget):
         box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         box.setMinimumContentsLength(8)
         box.lineEdit().setPlaceholderText("a name, then Enter")
-        box.setToolTip("What kind of objects the selected ones are: type a name and press Enter, or choose one")
+        box.setToolTip(
+            "What kind of objects the selected ones are: type a name and press Enter, or choose one. Without a name, "
+            "Enter takes the class away"
+        )
         return box
 
     def _lay_out(self) -> None:
@@ -178,11 +181,11 @@ class ReviewList(QWidget):
 
     # ---- what is shown
 
-    def show_objects(self, objects: Mapping[int, LabelledObject], changed: set[int], *, has_planes: bool) -> None:
-        """Show these objects, of which some changed since they were last shown."""
+    def show_objects(self, objects: Mapping[int, LabelledObject], changed: set[int], *, has_planes: bool) -> bool:
+        """Show these objects, of which some changed since they were last shown; False if there is nothing new."""
         other = objects is not self._objects
         if not other and not changed:
-            return
+            return False
         with self._quietly():
             if other or len(changed) > _MANY:
                 self.model.reset(objects)
@@ -203,6 +206,7 @@ class ReviewList(QWidget):
         self.unnamed_button.setVisible(bool(names))
         self.empty_button.setVisible(has_planes)
         self._offer(names)
+        return True
 
     def _offer(self, names: list[str]) -> None:
         """Offer the class names used so far; also after the last object of a class is gone."""
@@ -239,14 +243,19 @@ class ReviewList(QWidget):
         self._enable()
 
     def _selected_rows(self) -> set[int]:
-        return {self.model.label_at(index.row()) for index in self.table.selectionModel().selectedRows()}
+        chosen = self.table.selectionModel().selection()
+        return {self.model.label_at(row) for part in chosen for row in range(part.top(), part.bottom() + 1)}
 
     def _select(self) -> None:
+        """Select the rows of the selected objects, neighbours in one piece: thousands of pieces take seconds."""
+        places = (self.model.row_of_label(label) for label in self._selected)
+        rows = sorted(row for row in places if row is not None)
         chosen, last = QItemSelection(), self.model.columnCount() - 1
-        for label in self._selected:
-            row = self.model.row_of_label(label)
-            if row is not None:
-                chosen.select(self.model.index(row, 0), self.model.index(row, last))
+        begin = 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or rows[end] != rows[end - 1] + 1:
+                chosen.select(self.model.index(rows[begin], 0), self.model.index(rows[end - 1], last))
+                begin = end
         self.table.selectionModel().select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
 
     def _enable(self) -> None:

@@ -404,6 +404,6 @@ class AnnotateWidget(AnnotatePanel):
         changed = self._changed.copy()
         self._changed.clear()
         has_planes = self.desk.source is not None and self.desk.source.ndim > 2
-        self.review.show_objects(objects, changed, has_planes=has_planes)
-        if changed and self.desk.labels is not None:
+        is_new = self.review.show_objects(objects, changed, has_planes=has_planes)
+        if is_new and self.desk.labels is not None:
             self._classes.show(self.desk.labels, objects)
