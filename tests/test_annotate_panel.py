@@ -29,6 +29,7 @@ from napari_delse.prompts import read_prompts
 from napari_delse.widgets import _exporting
 from napari_delse.widgets._exporting import FORMATS, suggested
 from napari_delse.widgets._features import with_classes
+from napari_delse.widgets._guide import Words, next_click, preview
 from napari_delse.widgets._keys import ACTIONS, Keyboard, from_qt, to_qt, used_by_napari
 from napari_delse.widgets.annotate import AnnotateWidget
 
@@ -299,6 +300,32 @@ def test_a_selection_outlives_sorting_and_changes_elsewhere(open_widget, qtbot):
     assert review.selected == [1] == sorted(review._selected_rows())
 
 
+def test_classes_come_back_with_restored_work(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (5, 5), (30, 30))
+    first.editor.classify([2], "nucleus")
+    recording = first._journals._recordings[first._session]
+    until(qtbot, lambda: recording.path is not None and not recording._left)
+    first._journals.abandon()
+    second = open_widget()
+    until(qtbot, lambda: second.offer.isVisibleTo(second))
+    second.restore_button.click()
+    until(qtbot, lambda: second.accepted == 2 and len(second._labels.features))
+    assert second._labels.features.to_dict("list") == {"index": [2], "class": ["nucleus"]}
+    assert second.review.class_box.findText("nucleus") >= 0
+
+
+def test_many_changes_of_the_labels_are_shown_once(open_widget, qtbot):
+    widget, shown = open_widget(), []
+    annotate(qtbot, widget, (5, 5), (30, 30), (55, 55))
+    widget._labels.events.set_data.connect(lambda _: shown.append(1))
+    widget.editor.delete([1, 2, 3])
+    assert len(shown) == 1
+    widget.undo()
+    assert len(shown) == 2
+    assert widget._labels.data.max() == 3
+
+
 def test_the_next_plane_without_an_object_is_shown(open_widget, qtbot):
     widget = open_widget(shape=(3, 80, 80))
     viewer = widget.viewer
@@ -442,7 +469,8 @@ def test_a_failed_export_is_told_and_the_form_stays(open_widget, qtbot, tmp_path
     widget = open_widget()
     annotate(qtbot, widget, (5, 5))
     (tmp_path / "file").write_text("")
-    export(qtbot, widget, "tiff", tmp_path / "file" / "out.tif")
+    path = tmp_path / "file" / "out.tif"
+    assert export(qtbot, widget, "tiff", path).startswith(f"{path} could not be written: ")
     assert widget.status.property("trouble")
     assert widget.export_form.isVisibleTo(widget.review)
     assert widget.export_form.write_button.isEnabled()
@@ -562,6 +590,13 @@ def test_keys_that_are_not_free_are_refused_in_one_sentence(open_widget, qtbot, 
     assert widget.keyboard["next"] == "Shift+N"
     assert widget.keys.fields["next"].keySequence().toString() == "Shift+N"
     assert read_preferences().keys == {}
+
+
+def test_the_guide_names_keys_or_what_to_click_instead():
+    assert next_click(3, Words.of({"start_over": "Q"}.get)).endswith("Q starts over.")
+    without = preview(5, 0.5, Words.of(lambda _: ""))
+    assert "The button Accept accepts it." in without
+    assert without.endswith("The button Start over starts over.")
 
 
 def test_keys_of_napari_are_known():

@@ -39,6 +39,7 @@ class ExportForm(QFrame):
         self.file_edit.textChanged.connect(self._on_file)
         self.browse_button.clicked.connect(lambda: self._browse())
         self.write_button.clicked.connect(lambda: self._write())
+        self.file_edit.returnPressed.connect(self.write_button.click)
         self.cancel_button.clicked.connect(lambda: self.cancelled.emit())
 
     def _lay_out(self) -> None:
@@ -86,6 +87,7 @@ class ExportForm(QFrame):
         self.write_button.setText("Write")
 
     def _write(self) -> None:
+        self.file_edit.clearFocus()  # the keyboard goes back to the canvas
         self.wanted.emit(self.kind, self.file_edit.text().strip(), self._is_there)
 
     def ask_to_replace(self) -> None:
