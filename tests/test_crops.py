@@ -133,6 +133,25 @@ def test_training_sees_the_pixels_that_prediction_sees(sample, pack):
         assert (seen - batch.image[i]).abs().mean() < 0.15
 
 
+def test_a_margin_in_pixels_is_filled_from_a_pack_that_reaches_as_far(sample):
+    """The paper grows every box by so many pixels of the image, however small the object is."""
+    config = ModelConfig(crop=CropConfig(size=128, margin=0, min_margin=40, squareness=0))
+    label = 3  # 25 pixels wide
+
+    def difference(reach):
+        batch = CropSampler(config, None)(
+            ObjectPack(
+                *(torch.as_tensor(part)[None] for part in pack_object(sample, label, 256, reach=reach)),
+                colour=torch.tensor([False]),
+                group=torch.tensor([0]),
+            )
+        )
+        seen = to_input(sample.image.read(Crop.around(exact_prompt(sample, label).box, config.crop)), 128)
+        return (seen - batch.image[0]).abs().mean().item()
+
+    assert difference(40.0) < difference(8.0) / 2
+
+
 @pytest.mark.parametrize("label", [1, 2, 3, 4, 5, 6])
 def test_extreme_points_lie_on_the_boundary_of_the_mask(sample, pack, label):
     batch = EXACT(pack.select(torch.tensor([label - 1])))

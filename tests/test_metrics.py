@@ -20,6 +20,7 @@ from napari_delse.metrics import (
     in_window,
     iou,
     score_object,
+    sequence_statistics,
 )
 
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
@@ -189,3 +190,11 @@ def test_wrong_shapes_are_named():
         boundary_f(np.ones(3), np.ones(3), 1)
     with pytest.raises(ValueError, match="widths"):
         boundary_curve(np.ones((3, 3)), np.ones((3, 3)), widths=())
+
+
+def test_a_sequence_counts_once_however_long_it_is():
+    overall, by_sequence = sequence_statistics({"long": [0.9] * 90, "short": [0.2, 0.6], "empty": [np.nan]})
+    assert by_sequence["short"] == pytest.approx((0.4, 0.5))
+    assert overall == pytest.approx((0.65, 0.75))
+    assert np.isnan(by_sequence["empty"].mean)
+    assert np.isnan(sequence_statistics({})[0].mean)

@@ -10,21 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from napari_delse.checkpoint import load_model, parameter_count, save_model, write_atomically
-from napari_delse.data import Sample, object_ids
 from napari_delse.evaluation import EvaluateConfig, read_list, run, set_names
-from napari_delse.geometry import ExtremePoints
-from napari_delse.metrics import iou
-from napari_delse.predict import Predictor, mask_from_phi
-from pack import SETS, split
+from napari_delse.predict import Predictor
+from pack import SETS
+from threshold import search_threshold
 
 WORTH = 0.005  # mean IoU that another threshold than 0 must gain
 LICENCES = {
@@ -42,35 +38,6 @@ LICENCES = {
     "pfc_neuron": "CC0 1.0",
     "fly_embryo": "CC BY 4.0",
 }
-
-
-def search_threshold(
-    predictor: Predictor, folders: Sequence[Path], count: int, seed: int
-) -> tuple[float, dict[str, float]]:
-    """The threshold on phi_T, from the mean IoU over some training objects of every set.
-
-    It stays 0, which is what a level set function means, unless another one gains at least `WORTH`.
-    """
-    rng = np.random.default_rng(seed)
-    thresholds = np.linspace(-2, 2, 17)
-    scores: list[list[float]] = []
-    for folder in folders:
-        samples = list(split(folder, validation=False))
-        chosen: list[tuple[Sample, int]] = []
-        for index in rng.permutation(len(samples))[: 4 * count]:
-            ids = object_ids(samples[index].labels, 12)
-            chosen += [(samples[index], int(i)) for i in rng.permutation(ids)[: max(1, count // 8)]]
-        for sample, label in chosen[:count]:
-            truth = sample.labels == label
-            found = predictor.segment(sample.image, ExtremePoints.from_mask(truth))
-            phi = found.states[-1]
-            masks = [mask_from_phi(phi, found.crop, truth.shape, float(t)).to_plane(truth.shape) for t in thresholds]
-            scores.append([iou(mask, truth) for mask in masks])
-    means = np.mean(scores, axis=0)
-    best = float(thresholds[int(np.argmax(means))])
-    if means.max() - means[np.flatnonzero(thresholds == 0)[0]] < WORTH:
-        best = 0.0
-    return best, {f"{t:g}": round(float(m), 4) for t, m in zip(thresholds, means, strict=True)}
 
 
 def validation_scores(predictor: Predictor, data: Path, max_objects: int, **changes: Any) -> dict[str, Any]:
@@ -159,7 +126,7 @@ def main() -> None:
     loaded = load_model(args.run)
     names = [name for name, rule in SETS["sets"].items() if rule.get("ship")]
     predictor = Predictor.load(args.run, device="cpu")
-    threshold, curve = search_threshold(predictor, [args.data / name for name in names], 30, 0)
+    threshold, curve = search_threshold(predictor, [args.data / name for name in names], 30, 0, worth=WORTH)
     loaded.model.config = replace(loaded.config, threshold=threshold)
     card: dict[str, Any] = {
         "name": args.out.name,

@@ -90,12 +90,17 @@ class CropBatch(NamedTuple):
         return boundary_directions(self.distance)
 
 
-def pack_object(sample: Sample, label: int, canvas: int, context: float = 0.6) -> tuple[npt.NDArray[np.uint8], ...]:
-    """One object's canvas (5, S, S), hull (64, 2) and zoom."""
+def pack_object(
+    sample: Sample, label: int, canvas: int, context: float = 0.6, reach: float = 8.0
+) -> tuple[npt.NDArray[np.uint8], ...]:
+    """One object's canvas (5, S, S), hull (64, 2) and zoom.
+
+    The canvas shows ``context`` times the box's sides, and at least ``reach`` plane pixels, around the box.
+    """
     mask = sample.labels == label
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (float(rows[0]), float(columns[0]), float(rows[-1]), float(columns[-1]))
-    crop = Crop.around(box, CropConfig(size=canvas, margin=context, min_margin=8, squareness=1))
+    crop = Crop.around(box, CropConfig(size=canvas, margin=context, min_margin=reach, squareness=1))
     side = max(crop.shape)
     crop = replace(crop, y1=crop.y0 + side, x1=crop.x0 + side)
     pixels = sample.image.read(crop)
@@ -147,6 +152,7 @@ def pack_objects(
     limit: int | None = None,
     seed: int = 0,
     min_area: int = 12,
+    reach: float = 8.0,
 ) -> Iterator[ObjectPack]:
     """Pack the objects of many planes, yielding one plane's at a time.
 
@@ -164,16 +170,20 @@ def pack_objects(
         Of that choice.
     min_area : int
         Smaller objects are left out.
+    reach : float
+        Plane pixels kept around each object at least: as many as the model's ``crop.min_margin``.
     """
-    samples = list(samples)
     rng = np.random.default_rng(seed)
-    found = [(sample, object_ids(sample.labels, min_area)) for sample in samples]
-    total = sum(len(ids) for _, ids in found)
-    keep = 1.0 if limit is None or total == 0 else min(1.0, limit / total)
+    found: Iterable[tuple[Sample, list[int]]] = ((sample, object_ids(sample.labels, min_area)) for sample in samples)
+    keep = 1.0
+    if limit is not None:  # without it the planes need not be in memory together
+        found = list(found)
+        total = sum(len(ids) for _, ids in found)
+        keep = min(1.0, limit / total) if total else 1.0
     for sample, ids in found:
         chosen = [i for i in ids if rng.random() < keep]
         if chosen:
-            parts = [pack_object(sample, i, canvas) for i in chosen]
+            parts = [pack_object(sample, i, canvas, reach=reach) for i in chosen]
             pixels, hulls, zooms = (torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True))
             colour = torch.full((len(chosen),), sample.image.rgb)
             yield ObjectPack(pixels, hulls, zooms, colour, torch.full((len(chosen),), group))

@@ -9,7 +9,7 @@ within ``k`` pixels (Euclidean), recall the reverse, F their harmonic mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,6 +164,28 @@ def davis_statistics(values: Iterable[float]) -> Statistics:
     if array.size == 0:
         return Statistics(math.nan, math.nan)
     return Statistics(float(array.mean()), float((array > 0.5).mean()))
+
+
+def sequence_statistics(values: Mapping[str, Iterable[float]]) -> tuple[Statistics, dict[str, Statistics]]:
+    """Mean and recall of J or F over video sequences, as DAVIS reports them.
+
+    Parameters
+    ----------
+    values : mapping of str to iterable of float
+        The measure of every frame that counts, by sequence. DAVIS leaves the first and the last frame out.
+
+    Returns
+    -------
+    overall : Statistics
+        Means of the sequences' means and recalls: a long sequence counts no more than a short one. NaN for none.
+    by_sequence : dict of str to Statistics
+    """
+    by_sequence = {name: davis_statistics(frames) for name, frames in values.items()}
+    counted = [s for s in by_sequence.values() if not math.isnan(s.mean)]
+    if not counted:
+        return Statistics(math.nan, math.nan), by_sequence
+    means = np.mean([(s.mean, s.recall) for s in counted], axis=0)
+    return Statistics(float(means[0]), float(means[1])), by_sequence
 
 
 def common_window(masks: Iterable[ObjectMask], shape: tuple[int, int], pad: int = 1) -> tuple[slice, slice]:
