@@ -16,7 +16,7 @@ pytest.importorskip("pytestqt")
 from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QKeySequenceEdit, QLineEdit, QSpinBox
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog, QKeySequenceEdit, QLineEdit, QSpinBox
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -515,6 +515,23 @@ def test_the_file_ends_as_its_format_does(open_widget, qtbot):
         assert form.file_edit.text() == str(Path.home() / f"cells-objects{one.suffix}")
     widget.review.export_button.click()
     assert not form.isVisibleTo(widget.review)
+
+
+def test_a_place_is_chosen_without_holding_up_the_work(open_widget, qtbot, tmp_path):
+    widget = open_widget()
+    annotate(qtbot, widget, (5, 5))
+    widget.review.export_button.click()
+    form = widget.export_form
+    form.browse_button.click()
+    dialog = form.findChild(QFileDialog)
+    until(qtbot, dialog.isVisible)
+    assert not dialog.isModal()
+    dialog.fileSelected.emit(str(tmp_path / "mine"))
+    dialog.close()
+    assert form.file_edit.text() == str(tmp_path / "mine.tif")
+    widget.viewer.layers[0].name = "renamed"
+    widget.desk.choose_image(widget.viewer.layers[0])
+    assert form.file_edit.text() == str(Path.home() / "renamed-objects.tif")
 
 
 def test_labels_are_suggested_beside_the_image(tmp_path):
