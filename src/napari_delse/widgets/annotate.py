@@ -86,9 +86,10 @@ class AnnotateWidget(AnnotatePanel):
         self.settings.show_policy(remembered.policy)
         self.desk.use_policy(remembered.policy)
         self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
-        workers = (self._outliner, self.desk.reader, self._journals, self._exports.exporter, self._remembered)
-        self.destroyed.connect(partial(let_go, workers, (self._connected, self._hearing.followed)))
         self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
+        self._workers = (self._outliner, self.desk, self._layer_list, self._exports.exporter, self._remembered)
+        followed = (self._connected, self._hearing.followed)
+        self.destroyed.connect(partial(let_go, (*self._workers, self._journals), followed))
         self._connect_panel()
         self._connect_desk()
         self._connect_viewer()
@@ -185,8 +186,7 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        self._layer_list.close()
-        let_go((self._outliner, self.desk.reader, self._exports.exporter, self._remembered), (self._connected,))
+        let_go(self._workers, (self._connected,))
         self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
             self.desk.leave()
