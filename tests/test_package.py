@@ -22,7 +22,7 @@ ROOMS = (
     {"checkpoint"},
     {"confidence", "predict", "train"},
     {"evaluation", "finetune", "stacks"}
-    | {"actions", "edits", "history", "operations", "policy", "review", "session"}
+    | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_cli_figure", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"},

@@ -232,6 +232,27 @@ def test_delete_takes_what_was_painted_onto_the_object(session):
     assert 1 in session.objects
 
 
+def test_several_objects_are_deleted_or_named_in_one_step(session):
+    disk(session, 4, 4)
+    disk(session, 11, 11)
+    before, steps = session.store.data.copy(), len(session.actions)
+    session.classify_all([1, 2], "nucleus")
+    session.classify_all([1, 2], "nucleus")  # nothing changes
+    session.delete_all([1, 2])
+    assert not session.store.data.any()
+    assert len(session.actions) == steps + 2
+    session.undo()
+    np.testing.assert_array_equal(session.store.data, before)
+    assert class_names(session.objects) == {1: "nucleus", 2: "nucleus"}
+    session.undo()
+    assert class_names(session.objects) == {}
+    with pytest.raises(ValueError, match="label 9 was not made here"):
+        session.delete_all([1, 9])
+    with pytest.raises(ValueError, match="choose one or more"):
+        session.delete_all([])
+    np.testing.assert_array_equal(session.store.data, before)
+
+
 def test_unknown_label_cannot_be_deleted(session):
     with pytest.raises(ValueError, match="label 5 was not made here"):
         session.delete(5)
@@ -643,6 +664,10 @@ class Annotating(RuleBasedStateMachine):
             self.states.append(state_of(self.session))
         assert len(self.states) == count + 1
 
+    def some_labels(self, data):
+        labels = st.sampled_from(sorted(self.session.objects))
+        return data.draw(st.lists(labels, min_size=1, max_size=3, unique=True))
+
     def some_label(self, data):
         return data.draw(st.sampled_from(sorted(self.session.objects)))
 
@@ -759,9 +784,10 @@ class Annotating(RuleBasedStateMachine):
     @precondition(lambda self: self.session.objects)
     @rule(data=st.data())
     def delete(self, data):
-        label = self.some_label(data)
-        self.session.delete(label)
-        assert label not in self.labels
+        chosen = self.some_labels(data)
+        gone = self.session.delete_all(chosen)
+        assert [one.label for one in gone] == chosen
+        assert not np.isin(self.labels, chosen).any()
         self.note()
 
     @precondition(lambda self: len(self.session.objects) > 1)
@@ -803,9 +829,9 @@ class Annotating(RuleBasedStateMachine):
     @precondition(lambda self: self.session.objects)
     @rule(data=st.data(), name=st.sampled_from(["", "nucleus", "Zelle"]))
     def classify(self, data, name):
-        label = self.some_label(data)
-        self.session.classify(label, name)
-        assert self.session.objects[label].class_name == name
+        chosen = self.some_labels(data)
+        self.session.classify_all(chosen, name)
+        assert {self.session.objects[label].class_name for label in chosen} == {name}
         self.note()
 
     @rule()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,7 +25,8 @@ class History:
     Parameters
     ----------
     store : LabelStore
-        Where committed objects are written.
+        Where committed objects are written. If it has a context manager `together`, several writes of one action
+        are wrapped in it.
     largest : int
         Largest label that is in the store already.
     policy : LabelPolicy
@@ -174,16 +175,18 @@ class History:
 
     def _write(self, edits: Sequence[PixelEdit], change: _Change, change_back: _Change) -> None:
         """All changes of pixels or none of them."""
-        for number, edit in enumerate(edits, 1):
-            try:
-                change(edit, self.store)
-            except BaseException:
-                for begun in edits[:number]:
+        together = getattr(self.store, "together", None)
+        with nullcontext() if together is None or len(edits) < 2 else together():
+            for number, edit in enumerate(edits, 1):
+                try:
+                    change(edit, self.store)
+                except BaseException:
+                    for begun in edits[:number]:
+                        with suppress(Exception):
+                            change_back(begun, self.store)
                     with suppress(Exception):
-                        change_back(begun, self.store)
-                with suppress(Exception):
-                    self._record("failed")
-                raise
+                        self._record("failed")
+                    raise
 
     def _exchange(self, gone: Sequence[LabelledObject], come: Sequence[LabelledObject], draft: Draft) -> None:
         for one in gone:

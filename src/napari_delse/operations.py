@@ -111,10 +111,12 @@ def _without(draft: Draft, labels: Sequence[int]) -> Draft:
     return Draft() if draft.label in labels else draft
 
 
-def plan_delete(store: LabelStore, draft: Draft, made: LabelledObject) -> Delete:
-    """Remove an object, with what was painted onto it since."""
-    edits = tuple(PixelEdit.plan(store, piece.plane, mask, 0) for piece, mask in _present(store, made))
-    return Delete(draft, _without(draft, [made.label]), edits, (made,))
+def plan_delete(store: LabelStore, draft: Draft, objects: Sequence[LabelledObject]) -> Delete:
+    """Remove objects, with what was painted onto them since."""
+    edits = tuple(
+        PixelEdit.plan(store, piece.plane, mask, 0) for made in objects for piece, mask in _present(store, made)
+    )
+    return Delete(draft, _without(draft, [made.label for made in objects]), edits, tuple(objects))
 
 
 def plan_reopen(draft: Draft, made: LabelledObject, plane: PlaneKey | None) -> Reopen:
@@ -132,9 +134,10 @@ def plan_reopen(draft: Draft, made: LabelledObject, plane: PlaneKey | None) -> R
     raise ValueError(f"label {made.label} was not made in this plane; go to one of its planes, or click a new object")
 
 
-def plan_classify(draft: Draft, made: LabelledObject, class_name: str) -> Classify:
-    """Give an object a class name, or take it away."""
-    return Classify(draft, draft, (), (made,), (replace(made, class_name=class_name),))
+def plan_classify(draft: Draft, objects: Sequence[LabelledObject], class_name: str) -> Classify:
+    """Give objects a class name, or take it away."""
+    named = tuple(replace(made, class_name=class_name) for made in objects)
+    return Classify(draft, draft, (), tuple(objects), named)
 
 
 # ---------------------------------------------------------------- merge

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from napari_delse.actions import Draft, LabelledObject
 from napari_delse.edits import PlaneKey
@@ -99,6 +102,39 @@ def most_uncertain(objects: Objects, seen: Collection[int] = ()) -> int | None:
     """The object of the lowest confidence that was not looked at yet."""
     left = [row for row in map(row_of, objects.values()) if row.label not in seen]
     return min(left, key=_KEYS["confidence"]).label if left else None
+
+
+def next_unnamed(objects: Objects, label: int | None = None) -> int | None:
+    """The next object without a class name after one, by label; round the end, and None if all have one."""
+    unnamed = [one for one, made in sorted(objects.items()) if not made.class_name]
+    later = [one for one in unnamed if label is None or one > label]
+    return next(iter(later or unnamed), None)
+
+
+def next_empty_plane(objects: Objects, shown: PlaneKey, shape: Sequence[int]) -> PlaneKey | None:
+    """The next plane after the shown one in which no object was made; round the end, and None if each has one.
+
+    Parameters
+    ----------
+    objects : mapping
+        `AnnotationSession.objects`.
+    shown : PlaneKey
+        The plane to begin after; only planes along the same two axes are looked at.
+    shape : sequence of int
+        Shape of the labels.
+    """
+    axes = sorted(shown.axes)
+    filled = {
+        piece.plane.index for made in objects.values() for piece in made.pieces if sorted(piece.plane.axes) == axes
+    }
+    counts = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    total = math.prod(counts)
+    here = int(np.ravel_multi_index(shown.index, counts)) if counts else 0
+    for step in range(1, total + 1):
+        index = tuple(int(i) for i in np.unravel_index((here + step) % total, counts)) if counts else ()
+        if index not in filled:
+            return PlaneKey(shown.axes, index)
+    return None
 
 
 def class_names(objects: Objects) -> dict[int, str]:

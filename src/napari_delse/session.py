@@ -276,9 +276,21 @@ class AnnotationSession(History):
         ValueError
             If this session did not make the object.
         """
-        made = find(self.objects, label, "delete")
-        self._do(plan_delete(self.store, self._draft, made))
-        return made
+        return self.delete_all([label])[0]
+
+    def delete_all(self, labels: Iterable[int]) -> tuple[LabelledObject, ...]:
+        """Remove several objects in one step; see `delete`.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or this session did not make one of them.
+        """
+        chosen = tuple(find(self.objects, label, "delete") for label in dict.fromkeys(labels))
+        if not chosen:
+            raise ValueError("there is nothing to delete; choose one or more objects first")
+        self._do(plan_delete(self.store, self._draft, chosen))
+        return chosen
 
     def merge(self, labels: Iterable[int]) -> LabelledObject:
         """Make several objects one under the label of the first; also pieces of one object in many planes.
@@ -326,6 +338,17 @@ class AnnotationSession(History):
         ValueError
             If this session did not make the object.
         """
-        made = find(self.objects, label, "name")
-        if made.class_name != class_name:
-            self._do(plan_classify(self._draft, made, class_name))
+        self.classify_all([label], class_name)
+
+    def classify_all(self, labels: Iterable[int], class_name: str) -> None:
+        """Say in one step what kind of objects these are; see `classify`.
+
+        Raises
+        ------
+        ValueError
+            If this session did not make one of them.
+        """
+        chosen = [find(self.objects, label, "name") for label in dict.fromkeys(labels)]
+        changed = [made for made in chosen if made.class_name != class_name]
+        if changed:
+            self._do(plan_classify(self._draft, changed, class_name))

@@ -63,6 +63,12 @@ class Desk(QObject):
         self.policy = LabelPolicy()
         self.reader = Runner("napari-delse-labels")
         self._journals, self._notices, self._changed = journals, notices, changed
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take up nothing any more: what Qt still has to call may come after the widget is gone."""
+        self._is_closed = True
+        self.reader.close()
 
     @property
     def is_complete(self) -> bool:
@@ -75,6 +81,8 @@ class Desk(QObject):
         self, layer: Image | None, channel_axis: int | None = None, channels: tuple[int, ...] = ()
     ) -> None:
         """Work on this image from now on; None for none at all."""
+        if self._is_closed:
+            return
         try:
             source = None if layer is None else ImageSource(layer, channel_axis, channels)
         except ValueError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from napari_delse.review import next_empty_plane
 from napari_delse.session import AnnotationSession
+from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._view import go_to, shown_plane
 
 if TYPE_CHECKING:
@@ -86,12 +88,15 @@ class Editor:
             error = "the labels are still being searched for the largest one; accept again in a moment"
             self._notices.say(ValueError(error))
             return None
+        made = None
         with self._notices.told(_NOT_WRITTEN):
+            plane = session.draft.plane
             made = session.commit()
+            piece = next((one for one in made.pieces if one.plane == plane), made)
+            self._notices.tell(guide.tidied(made.label, piece.filled, piece.dropped))
             desk.labels.selected_label = made.label
             desk.take_clicks()
-            return made
-        return None
+        return made
 
     def start_over(self) -> None:
         """Forget the object in progress, and bring back layers that were deleted."""
@@ -138,11 +143,68 @@ class Editor:
             self._desk.take_clicks()
         self.ask()
 
-    def delete(self, label: int) -> None:
-        """Take an accepted object out of the labels."""
-        session = self._desk.session
-        if session is None or label not in session.objects:
+    def delete(self, labels: Iterable[int]) -> None:
+        """Take accepted objects out of the labels, in one step."""
+        chosen = self._known(labels)
+        if chosen:
+            with self._notices.told(_NOT_WRITTEN):
+                self._session.delete_all(chosen)
+            self.ask()
+
+    def merge(self, labels: Iterable[int]) -> LabelledObject | None:
+        """Make accepted objects one, under the lowest of their labels."""
+        chosen, made = self._known(labels), None
+        if chosen:
+            with self._notices.told(_NOT_WRITTEN):
+                made = self._session.merge(chosen)
+                self._notices.tell(f"{len(chosen)} objects became object {made.label}.")
+            self.ask()
+        return made
+
+    def split(self, label: int) -> tuple[LabelledObject, ...]:
+        """Split the part that is outlined at present off an object, or else make its unconnected parts objects."""
+        made: tuple[LabelledObject, ...] = ()
+        if self._known([label]):
+            session = self._session
+            preview, plane = session.preview, session.draft.plane
+            is_new = session.draft.label is None and preview is not None
+            with self._notices.told(_NOT_WRITTEN):
+                if is_new and preview is not None:
+                    made = session.split(label, preview.mask, plane)
+                    session.clear()
+                else:
+                    made = session.split(label)
+                new = ", ".join(str(one.label) for one in made[1:])
+                self._notices.tell(f"Object {label} was split: its other parts are {new}.")
+            self.ask()
+        return made
+
+    def classify(self, labels: Iterable[int], name: str) -> None:
+        """Say what kind of objects these are, in one step; an empty name takes it back."""
+        chosen = self._known(labels)
+        if chosen:
+            with self._notices.told():
+                self._session.classify_all(chosen, name)
+
+    def next_empty_plane(self) -> None:
+        """Go to the next plane in which no object was accepted."""
+        desk, here = self._desk, shown_plane(self._desk)
+        if desk.session is None or desk.source is None or here is None:
             return
-        with self._notices.told(_NOT_WRITTEN):
-            session.delete(label)
-        self.ask()
+        plane = next_empty_plane(desk.session.objects, here, desk.source.shape)
+        if plane is None:
+            self._notices.tell("There is an object in every plane.")
+        else:
+            self._notices.say()
+            go_to(desk, plane)
+            desk.take_clicks()
+
+    @property
+    def _session(self) -> AnnotationSession:
+        assert self._desk.session is not None  # callers looked for it
+        return self._desk.session
+
+    def _known(self, labels: Iterable[int]) -> list[int]:
+        """Those labels that are objects of the session; some may be gone by now."""
+        session = self._desk.session
+        return [] if session is None else [label for label in labels if label in session.objects]

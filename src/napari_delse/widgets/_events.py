@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 
 class Followed:
@@ -24,3 +24,18 @@ class Followed:
             with suppress(Exception):  # the layer may be gone for good
                 emitter.disconnect(callback)
         self._kept.clear()
+
+
+class Closable(Protocol):
+    """Something that works in the background."""
+
+    def close(self) -> None:
+        """Let no answer come any more."""
+
+
+def let_go(workers: Iterable[Closable], followed: Iterable[Followed]) -> None:
+    """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
+    for worker in workers:
+        worker.close()
+    for kept in followed:
+        kept.let_go()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
+
+_ICON = 64  # pixels; shown smaller, also on fine screens
 
 
 def choice(tip: str) -> QComboBox:
@@ -37,5 +40,33 @@ def button(text: str, tip: str) -> QPushButton:
     """A button that leaves the keyboard to the canvas."""
     result = QPushButton(text)
     result.setToolTip(tip)
+    result.setProperty("tip", tip)
     result.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     return result
+
+
+def name_keys(one: QPushButton, keys: Sequence[str]) -> None:
+    """Tell in the tooltip of a button which keys do the same."""
+    tip = one.property("tip")
+    one.setToolTip(f"{tip} ({' or '.join(keys)})" if keys else tip)
+
+
+def icon_button(icon: str, text: str, tip: str) -> QPushButton:
+    """A button with one of napari's icons, drawn by `paint_icons`; until then, and without icons, the text."""
+    result = button(text, tip)
+    result.setProperty("napari_icon", icon)
+    result.setProperty("instead", text)
+    return result
+
+
+def paint_icons(parent: QWidget, theme: str) -> None:
+    """Draw the icons of all buttons inside a widget in the colours of a theme."""
+    try:
+        from napari._qt.qt_resources import QColoredSVGIcon
+    except ImportError:  # private: then the texts stay
+        return
+    for one in parent.findChildren(QPushButton):
+        if name := one.property("napari_icon"):
+            drawn = QColoredSVGIcon.from_resources(name).colored(theme=theme)
+            one.setIcon(QIcon(drawn.pixmap(_ICON)))  # of a pixmap, Qt makes a pale one for buttons that are disabled
+            one.setText("" if len(one.property("instead")) == 1 else one.property("instead"))

@@ -2,51 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from napari_delse.actions import EXTREME_CLICKS
 
+_AREAS = 4  # so many areas of dropped parts are told one by one
 _POINTS = ("top-most", "right-most", "bottom-most", "left-most")
 
 NO_IMAGE = "Open an image to begin: drop a file onto the window, or take File > Open Sample > DELSE."
-KEYS = (
-    ("Click", "boundary points of an object"),
-    ("Pull", "the outline to correct it"),
-    ("Enter or N", "accept, next object"),
-    ("Esc", "start over"),
-    ("Ctrl+Z", "undo; with Shift, redo"),
-    ("W", "draw correction lines, or click"),
-    ("Shift+N, B", "next object, the one before"),
-    ("Shift+U", "the least sure object"),
-    ("Shift+R, D", "reopen it; delete it"),
-)
 
 
-def keys_table() -> str:
-    """The keys as a small table of rich text."""
-    rows = "".join(f"<tr><td><b>{key}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for key, what in KEYS)
-    return f"<table cellspacing='2'>{rows}</table>"
+class Words(NamedTuple):
+    """How to accept, to start over and to take another tool: keys, or where there are none, something to click."""
+
+    accept: str = "Enter"
+    start_over: str = "Esc"
+    switch_tool: str = "W"
+
+    @classmethod
+    def of(cls, key: Callable[[str], str]) -> Words:
+        """From the keys of actions, which may be empty."""
+        return cls(
+            key("accept_here") or key("accept") or "the button Accept",
+            key("start_over") or "the button Start over",
+            key("switch_tool") or "a click on the layer",
+        )
 
 
-def next_click(missing: int) -> str:
+def next_click(missing: int, words: Words) -> str:
     """Which point to click while some of the four are missing."""
     number = max(0, EXTREME_CLICKS - missing)
     if number == 0:
         return f"Click the {_POINTS[0]} point of an object (1 of {EXTREME_CLICKS}; any order will do)."
-    return f"Click its {_POINTS[number]} point ({number + 1} of {EXTREME_CLICKS}). Esc starts over."
-
-
-def preview(area: int, confidence: float) -> str:
-    """What can be done with a preview."""
-    if area == 0:
-        return "No object was found there: click further points of its boundary, or press Esc and click anew."
-    pixels = "1 pixel" if area == 1 else f"{area:,} pixels"
-    sure = f", {confidence:.0%} sure" if confidence == confidence else ""
     return (
-        f"Preview of {pixels}{sure}. Enter accepts it. To correct it, pull the outline, or click where "
-        "it should pass. Esc starts over."
+        f"Click its {_POINTS[number]} point ({number + 1} of {EXTREME_CLICKS}). {_first(words.start_over)} starts over."
     )
 
 
-def sentence(error: BaseException) -> str:
+def preview(area: int, confidence: float, words: Words) -> str:
+    """What can be done with a preview."""
+    if area == 0:
+        return (
+            "No object was found there: click further points of its boundary, or start over "
+            f"({words.start_over}) and click anew."
+        )
+    sure = f", {confidence:.0%} sure" if confidence == confidence else ""
+    return (
+        f"Preview of {_pixels(area)}{sure}. {_first(words.accept)} accepts it. To correct it, pull the outline, or "
+        f"click where it should pass. {_first(words.start_over)} starts over."
+    )
+
+
+def tidied(label: int, filled: int, dropped: Sequence[int]) -> str:
+    """What was done to an object on its way into the labels; empty if nothing was."""
+    parts = []
+    if filled:
+        parts.append(f"{_pixels(filled)} of holes filled")
+    if dropped:
+        areas = ", ".join(f"{area:,}" for area in dropped[:_AREAS]) + (", ..." if len(dropped) > _AREAS else "")
+        many = "1 small part" if len(dropped) == 1 else f"{len(dropped):,} small parts"
+        parts.append(f"{many} left out ({areas} px)")
+    return f"Object {label}: {' and '.join(parts)}." if parts else ""
+
+
+def _first(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _pixels(area: int) -> str:
+    return "1 pixel" if area == 1 else f"{area:,} pixels"
+
+
+def sentence(error: BaseException | str) -> str:
     """The first line of an error as one sentence for a person."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     text = text[0].upper() + text[1:]

@@ -54,6 +54,7 @@ class LayerLabels:
     def __init__(self, layer: Labels) -> None:
         self.layer = layer
         self.is_writing = False  # the layer's paint events are ours
+        self._is_grouping = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,9 +86,20 @@ class LayerLabels:
         try:
             with self.layer.block_history(), _writable(self.layer):
                 for number, (chosen, value) in enumerate(parts, 1):
-                    self._paint(plane, rows, columns, chosen, value, refresh=number == len(parts))
+                    is_last = number == len(parts) and not self._is_grouping
+                    self._paint(plane, rows, columns, chosen, value, refresh=is_last)
         finally:
             self.is_writing = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write several times, and show it once."""
+        self._is_grouping = True
+        try:
+            yield
+        finally:
+            self._is_grouping = False
+            self.layer.refresh()
 
     def _paint(
         self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, value: int, *, refresh: bool

@@ -5,7 +5,10 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
-from napari_delse.widgets._fields import button
+from napari_delse.widgets._export_form import ExportForm
+from napari_delse.widgets._fields import button, icon_button, name_keys
+from napari_delse.widgets._keys import Keyboard, shown
+from napari_delse.widgets._keys_tab import KeysTab
 from napari_delse.widgets._review import ReviewList
 from napari_delse.widgets._settings_tab import SettingsTab
 
@@ -15,10 +18,12 @@ QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
 QFrame#status QLabel { background: transparent; }
 QFrame#offer { border-left: 4px solid #00e5ff; border-radius: 0px; background: rgba(128, 128, 128, 40); }
 QFrame#offer QLabel { background: transparent; }
+QFrame#export { border-radius: 0px; background: rgba(128, 128, 128, 40); }
+QFrame#export QLabel { background: transparent; }
 QLabel#guide { font-size: 11pt; }
 QLabel#notice { font-weight: bold; }
 """
-_STATUS_HEIGHT = 104  # room for the longest text, so that nothing below jumps
+_STATUS_HEIGHT = 132  # room for the longest text and a notice, so that nothing below jumps
 
 
 class AnnotatePanel(QWidget):
@@ -28,12 +33,12 @@ class AnnotatePanel(QWidget):
         super().__init__()
         self.guide = QLabel(objectName="guide", wordWrap=True)
         self.notice = QLabel(objectName="notice", wordWrap=True, visible=False)
-        self.accept_button = button(
-            "Accept", "Write the preview into the labels and go on with the next object (Enter or N)"
+        self.accept_button = icon_button(
+            "check", "Accept", "Write the preview into the labels and go on with the next object"
         )
-        self.restart_button = button("Start over", "Forget the clicks and drags of this object (Esc)")
-        self.undo_button = button("Undo", "Take the last click, drag or accepted object back (Ctrl+Z)")
-        self.redo_button = button("Redo", "Do again what was undone (Ctrl+Shift+Z)")
+        self.restart_button = button("Start over", "Forget the clicks and drags of this object")
+        self.undo_button = button("Undo", "Take the last click, drag, or change of an object back")
+        self.redo_button = button("Redo", "Do again what was undone")
         self.offer_text = QLabel(wordWrap=True)
         self.restore_button = button("Restore", "Bring its labels, its list and its undo back, and go on with it")
         self.discard_button = button("Discard", "Do not ask again; the file of it is kept")
@@ -47,7 +52,9 @@ class AnnotatePanel(QWidget):
         )
         self.channel_box, self.channels_edit = settings.channel_box, settings.channels_edit
         self.model_box, self.device_box = settings.model_box, settings.device_box
-        self.keys = QLabel(wordWrap=True, textFormat=Qt.TextFormat.RichText, alignment=Qt.AlignmentFlag.AlignTop)
+        self.export_form = ExportForm()
+        self.review.pages.insertWidget(1, self.export_form)
+        self.keys = KeysTab()
         self.tabs = QTabWidget(usesScrollButtons=True)
         self.tabs.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tabs.tabBar().setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -65,7 +72,7 @@ class AnnotatePanel(QWidget):
         self.tabs.addTab(self.review, "Objects")
         self.tabs.setTabToolTip(0, "The accepted objects: look them over, and change them")
         self.add_tab(self.settings, "Settings", "Image, labels and model, and how objects are written")
-        self.add_tab(self.keys, "Keys", "What the keyboard does")
+        self.add_tab(self.keys, "Keys", "What the keys do, and other keys for it")
         self.setMinimumWidth(290)
 
     def _status_line(self) -> QFrame:
@@ -97,6 +104,27 @@ class AnnotatePanel(QWidget):
             buttons.addWidget(lesser, 1, column)
             buttons.setColumnStretch(column, 1)
         return buttons
+
+    def show_keys(self, keyboard: Keyboard) -> None:
+        """Show the keys in their tab, and in the tooltips of the buttons that do the same."""
+        self.keys.show_keys(keyboard)
+        review = self.review
+        for one, names in (
+            (self.accept_button, ("accept_here", "accept")),
+            (self.restart_button, ("start_over",)),
+            (self.undo_button, ("undo",)),
+            (self.redo_button, ("redo",)),
+            (review.next_button, ("next",)),
+            (review.previous_button, ("previous",)),
+            (review.unsure_button, ("unsure",)),
+            (review.unnamed_button, ("unnamed",)),
+            (review.empty_button, ("empty",)),
+            (review.reopen_button, ("reopen",)),
+            (review.delete_button, ("delete",)),
+            (review.merge_button, ("merge",)),
+            (review.split_button, ("split",)),
+        ):
+            name_keys(one, [shown(keyboard[name]) for name in names if keyboard[name]])
 
     def add_tab(self, widget: QWidget, title: str, tooltip: str = "") -> None:
         """Add a tab at the end; what is higher than the window scrolls.

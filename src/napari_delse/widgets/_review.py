@@ -1,180 +1,84 @@
-"""The list of objects: sorted, fast with thousands of them, with buttons to look them over."""
+"""The tab "Objects": the list of them, and buttons to look them over and to change them."""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QSizePolicy,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_delse.actions import LabelledObject
-from napari_delse.review import ObjectRow, most_uncertain, row_of
-from napari_delse.widgets._fields import button
+from napari_delse.review import most_uncertain, next_unnamed
+from napari_delse.widgets._fields import button, icon_button
+from napari_delse.widgets._objects_model import CLASS, PLANE, ObjectsModel
 
-NO_OBJECTS = "No objects yet. Accepted objects are listed here."
+NO_OBJECTS = (
+    "No objects yet.\n\nClick the four extreme points of one and accept its outline: it is listed here, to be looked "
+    "at again, corrected, named, merged, split or deleted."
+)
 _FEWEST = 3  # rows that are shown where there is little room
 _MANY = 100  # changes, from which on the list is made anew
-_Key = tuple[Any, int]
-
-
-def _place_of(row: ObjectRow) -> str:
-    return ", ".join(map(str, row.plane.index)) + (f" +{row.planes - 1}" if row.planes > 1 else "")
-
-
-def _sure(row: ObjectRow) -> float:
-    return -1.0 if math.isnan(row.confidence) else row.confidence
-
-
-class _Column(NamedTuple):
-    name: str
-    tip: str
-    key: Callable[[ObjectRow], Any]
-    text: Callable[[ObjectRow], str]
-
-
-_COLUMNS = (
-    _Column("Id", "Value in the labels", lambda row: row.label, lambda row: str(row.label)),
-    _Column("Plane", "Its place on the other axes", lambda row: (row.plane.axes, row.plane.index), _place_of),
-    _Column("Area", "Pixels", lambda row: row.area, lambda row: f"{row.area:,}"),
-    _Column("Sure", "How sure the model is", _sure, lambda row: f"{row.confidence:.0%}" if _sure(row) >= 0 else ""),
-    _Column("Prompts", "Clicks and drags", lambda row: row.prompts, lambda row: str(row.prompts)),
-)
-_PLANE = 1
-
-
-class ObjectsModel(QAbstractTableModel):
-    """Objects of a session in the order of one column; a change moves one row, however many there are."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._rows: dict[int, ObjectRow] = {}
-        self._keys: list[_Key] = []  # ascending, whichever way they are shown
-        self._column, self._falling = 0, False
-
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(self._keys)
-
-    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(_COLUMNS)
-
-    def headerData(  # noqa: N802 - Qt's
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(_COLUMNS):
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _COLUMNS[section].name
-        return f"{_COLUMNS[section].tip}; click to sort" if role == Qt.ItemDataRole.ToolTipRole else None
-
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _COLUMNS[index.column()].text(self._rows[self.label_at(index.row())])
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        return None
-
-    def label_at(self, row: int) -> int:
-        """The object shown in a row."""
-        return self._keys[self._place(row)][1]
-
-    def row_of_label(self, label: int) -> int | None:
-        """The row that shows an object."""
-        made = self._rows.get(label)
-        return None if made is None else self._place(bisect_left(self._keys, self._key(made)))
-
-    def _place(self, row: int) -> int:
-        """From rows to keys, and back."""
-        return len(self._keys) - 1 - row if self._falling else row
-
-    def _key(self, row: ObjectRow) -> _Key:
-        return _COLUMNS[self._column].key(row), row.label
-
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Show by another column."""
-        self.beginResetModel()
-        self._column, self._falling = max(0, column), order == Qt.SortOrder.DescendingOrder
-        self._keys = sorted(map(self._key, self._rows.values()))
-        self.endResetModel()
-
-    def reset(self, objects: Mapping[int, LabelledObject]) -> None:
-        """Show other objects."""
-        self.beginResetModel()
-        self._rows = {label: row_of(made) for label, made in objects.items()}
-        self._keys = sorted(map(self._key, self._rows.values()))
-        self.endResetModel()
-
-    def update(self, objects: Mapping[int, LabelledObject], labels: Iterable[int]) -> None:
-        """These labels came, changed or went."""
-        for label in labels:
-            old, made = self._rows.get(label), objects.get(label)
-            new = None if made is None else row_of(made)
-            if old is not None and new is not None and self._key(old) == self._key(new):
-                self._rows[label] = new
-                row = self.row_of_label(label)
-                self.dataChanged.emit(self.index(row, 0), self.index(row, len(_COLUMNS) - 1))
-                continue
-            if old is not None:
-                self._remove(old)
-            if new is not None:
-                self._insert(new)
-
-    def _remove(self, row: ObjectRow) -> None:
-        place = bisect_left(self._keys, self._key(row))
-        shown = self._place(place)
-        self.beginRemoveRows(QModelIndex(), shown, shown)
-        del self._keys[place], self._rows[row.label]
-        self.endRemoveRows()
-
-    def _insert(self, row: ObjectRow) -> None:
-        key = self._key(row)
-        place = bisect_left(self._keys, key)
-        shown = len(self._keys) - place if self._falling else place
-        self.beginInsertRows(QModelIndex(), shown, shown)
-        insort(self._keys, key)
-        self._rows[row.label] = row
-        self.endInsertRows()
 
 
 class ReviewList(QWidget):
-    """The tab "Objects": how many there are, the list of them, and its buttons."""
+    """How many objects there are, the list of them, and its buttons.
+
+    Several rows can be selected; the signals carry labels, in ascending order where there are several.
+    """
 
     chosen = Signal(int)  # the person wants to see this object
     reopen = Signal(int)
-    delete = Signal(int)
+    delete = Signal(object)  # list of labels
+    merge = Signal(object)  # list of labels
+    split = Signal(int)
+    classify = Signal(object, str)  # list of labels, class name
+    empty_plane = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.model = ObjectsModel(self)
         self.current: int | None = None  # label
+        self._selected: set[int] = set()
         self._objects: Mapping[int, LabelledObject] = {}
         self._seen: set[int] = set()
+        self._names: set[str] = set()  # class names used so far, also ones that no object has now
         self._quiet = False
         self.heading = QLabel(NO_OBJECTS, wordWrap=True)
+        self.heading.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # its text breaks anywhere
+        self.heading.setToolTip("Objects that were accepted here; labels that were there before are not listed")
+        self.export_button = icon_button(
+            "pop_out", "Export ...", "Write the labels or their prompts for another program"
+        )
         self.table = self._make_table()
-        self.previous_button = button("‹", "The object before, in the order of the list (Shift+B)")
-        self.next_button = button("›", "The next object, in the order of the list (Shift+N)")
-        self.unsure_button = button("Least sure", "The object that the model is least sure of (Shift+U)")
-        self.reopen_button = button("Reopen", "Edit its clicks again; Enter accepts it under the same id (Shift+R)")
-        self.delete_button = button("Delete", "Take it out of the labels (Shift+D)")
+        self._make_buttons()
+        self.class_box = self._make_class_box()
         self.body = QWidget()
         self._lay_out()
-        self.previous_button.clicked.connect(lambda: self.step(-1))
-        self.next_button.clicked.connect(lambda: self.step(1))
-        self.unsure_button.clicked.connect(lambda: self.least_sure())
-        self.reopen_button.clicked.connect(lambda: self._with_current(self.reopen))
-        self.delete_button.clicked.connect(lambda: self._with_current(self.delete))
+        self._connect()
+
+    # ---- how it looks
 
     def _make_table(self) -> QTableView:
         table = QTableView()
         table.setModel(self.model)
         table.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the keyboard stays with the canvas
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setToolTip("A click goes to an object; with Ctrl or Shift, several are selected")
         table.setWordWrap(False)
         table.setShowGrid(False)
         rows, columns = table.verticalHeader(), table.horizontalHeader()
@@ -188,45 +92,100 @@ class ReviewList(QWidget):
         columns.setHighlightSections(False)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         table.setSortingEnabled(True)
-        frame = columns.sizeHint().height() + 4
-        table.setMinimumHeight(frame + _FEWEST * height)
-        self.model.modelReset.connect(self._mark)
-        table.selectionModel().currentRowChanged.connect(self._on_row)
+        table.setMinimumHeight(columns.sizeHint().height() + 4 + _FEWEST * height)
         return table
 
+    def _make_buttons(self) -> None:
+        self.previous_button = icon_button("left_arrow", "‹", "The object before, in the order of the list")
+        self.next_button = icon_button("right_arrow", "›", "The next object, in the order of the list")
+        self.unsure_button = button("Least sure", "The object that the model is least sure of, then the next one")
+        self.unnamed_button = button("No class", "The next object without a class; shown once a class is used")
+        self.empty_button = button(
+            "Empty plane",
+            "The next plane in which no object was accepted here; labels that were there before do not count",
+        )
+        self.reopen_button = button("Reopen", "Edit its clicks again; it is accepted under the same id")
+        self.delete_button = icon_button("delete", "Delete", "Take the selected objects out of the labels")
+        self.merge_button = button("Merge", "Make the selected objects one, under the lowest of their ids")
+        self.split_button = button(
+            "Split",
+            "Make unconnected parts of the object objects of their own. If a part of it is outlined at present, that "
+            "part is split off instead",
+        )
+
+    def _make_class_box(self) -> QComboBox:
+        box = QComboBox(editable=True)
+        box.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        box.setMinimumContentsLength(8)
+        box.lineEdit().setPlaceholderText("a name, then Enter")
+        box.setToolTip(
+            "What kind of objects the selected ones are: type a name and press Enter, or choose one. Without a name, "
+            "Enter takes the class away"
+        )
+        return box
+
     def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
-        buttons.setSpacing(4)
+        going, changing, naming = QHBoxLayout(), QGridLayout(), QHBoxLayout()
         for one in (self.previous_button, self.next_button):
             one.setFixedWidth(28)
         for one in (
             self.previous_button,
             self.next_button,
             self.unsure_button,
-            self.reopen_button,
-            self.delete_button,
+            self.unnamed_button,
+            self.empty_button,
         ):
-            buttons.addWidget(one)
+            going.addWidget(one)
+        for column, one in enumerate((self.reopen_button, self.split_button, self.merge_button, self.delete_button)):
+            changing.addWidget(one, 0, column)
+            changing.setColumnStretch(column, 1)
+        name = QLabel("Class")
+        name.setToolTip(self.class_box.toolTip())
+        naming.addWidget(name)
+        naming.addWidget(self.class_box, stretch=1)
         inside = QVBoxLayout(self.body)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.setSpacing(4)
         inside.addWidget(self.table, stretch=1)
-        inside.addLayout(buttons)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(2, 8, 2, 2)
-        layout.setSpacing(4)
-        layout.addWidget(self.heading)
-        layout.addWidget(self.body, stretch=1)
-        layout.addStretch()
+        for row in (going, naming, changing):
+            row.setSpacing(4)
+            inside.addLayout(row)
+        top = QHBoxLayout()
+        top.addWidget(self.heading, stretch=1)
+        top.addWidget(self.export_button)
+        self.pages = QVBoxLayout(self)  # the export form takes its place above the list
+        self.pages.setContentsMargins(2, 8, 2, 2)
+        self.pages.setSpacing(4)
+        self.pages.addLayout(top)
+        self.pages.addWidget(self.body, stretch=100)
+        self.pages.addStretch(1)
         self.body.hide()
+        self.export_button.hide()
+
+    def _connect(self) -> None:
+        self.model.modelReset.connect(self._mark)
+        self.table.selectionModel().currentRowChanged.connect(self._on_row)
+        self.table.selectionModel().selectionChanged.connect(self._on_selection)
+        self.previous_button.clicked.connect(lambda: self.step(-1))
+        self.next_button.clicked.connect(lambda: self.step(1))
+        self.unsure_button.clicked.connect(lambda: self.least_sure())
+        self.unnamed_button.clicked.connect(lambda: self.unnamed())
+        self.empty_button.clicked.connect(lambda: self.empty_plane.emit())
+        self.reopen_button.clicked.connect(lambda: self._with_single(self.reopen))
+        self.split_button.clicked.connect(lambda: self._with_single(self.split))
+        self.delete_button.clicked.connect(lambda: self._with_selected(self.delete))
+        self.merge_button.clicked.connect(lambda: self._with_selected(self.merge))
+        self.class_box.activated.connect(lambda _: self._name())
+        self.class_box.lineEdit().returnPressed.connect(self._name)
 
     # ---- what is shown
 
-    def show_objects(self, objects: Mapping[int, LabelledObject], changed: set[int], *, has_planes: bool) -> None:
-        """Show these objects, of which some changed since they were last shown."""
+    def show_objects(self, objects: Mapping[int, LabelledObject], changed: set[int], *, has_planes: bool) -> bool:
+        """Show these objects, of which some changed since they were last shown; False if there is nothing new."""
         other = objects is not self._objects
         if not other and not changed:
-            return
+            return False
         with self._quietly():
             if other or len(changed) > _MANY:
                 self.model.reset(objects)
@@ -238,29 +197,80 @@ class ReviewList(QWidget):
         if self.current not in objects:
             self.current = None
         self._mark()
-        made = len(objects)
+        made, names = len(objects), self.model.classes
         self.heading.setText(f"{made:,} object{'s' * (made > 1)} accepted" if made else NO_OBJECTS)
-        self.body.setVisible(made > 0)
-        self.table.setColumnHidden(_PLANE, not has_planes)
-        for one in (self.previous_button, self.next_button, self.unsure_button):
-            one.setEnabled(bool(objects))
+        for one in (self.body, self.export_button):
+            one.setVisible(made > 0)
+        self.table.setColumnHidden(PLANE, not has_planes)
+        self.table.setColumnHidden(CLASS, not names)
+        self.unnamed_button.setVisible(bool(names))
+        self.empty_button.setVisible(has_planes)
+        self._offer(names)
+        return True
+
+    def _offer(self, names: list[str]) -> None:
+        """Offer the class names used so far; also after the last object of a class is gone."""
+        if not self._names.issuperset(names):
+            self._names.update(names)
+            text = self.class_box.currentText()
+            self.class_box.clear()
+            self.class_box.addItems(sorted(self._names))
+            self.class_box.setEditText(text)
 
     def mark(self, label: int) -> None:
-        """Make an object the current one without going there."""
-        self.current = label
+        """Make an object the current one, and the only selected one, without going there."""
+        self.current, self._selected = label, {label}
         self._mark()
 
+    @property
+    def selected(self) -> list[int]:
+        """Labels of the selected objects, ascending."""
+        return sorted(self._selected)
+
     def _mark(self) -> None:
-        """Select the row of the current object, quietly."""
-        row = None if self.current is None else self.model.row_of_label(self.current)
+        """Select the rows of the selected objects, quietly, and enable what can be done with them."""
+        self._selected &= self._objects.keys()
+        if self.current is not None and not self._selected:
+            self._selected = {self.current} & self._objects.keys()
         with self._quietly():
-            if row is None:
-                self.table.setCurrentIndex(QModelIndex())
-                self.table.clearSelection()
-            elif self.table.currentIndex().row() != row or not self.table.selectionModel().hasSelection():
-                self.table.selectRow(row)
-        self.reopen_button.setEnabled(row is not None)
-        self.delete_button.setEnabled(row is not None)
+            if self._selected_rows() != self._selected:
+                self._select()
+            row = None if self.current is None else self.model.row_of_label(self.current)
+            index = QModelIndex() if row is None else self.model.index(row, 0)
+            self.table.selectionModel().setCurrentIndex(index, QItemSelectionModel.SelectionFlag.NoUpdate)
+            if row is not None and self._selected == {self.current}:
+                self.table.scrollTo(index)
+        self._enable()
+
+    def _selected_rows(self) -> set[int]:
+        chosen = self.table.selectionModel().selection()
+        return {self.model.label_at(row) for part in chosen for row in range(part.top(), part.bottom() + 1)}
+
+    def _select(self) -> None:
+        """Select the rows of the selected objects, neighbours in one piece: thousands of pieces take seconds."""
+        places = (self.model.row_of_label(label) for label in self._selected)
+        rows = sorted(row for row in places if row is not None)
+        chosen, last = QItemSelection(), self.model.columnCount() - 1
+        begin = 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or rows[end] != rows[end - 1] + 1:
+                chosen.select(self.model.index(rows[begin], 0), self.model.index(rows[end - 1], last))
+                begin = end
+        self.table.selectionModel().select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+
+    def _enable(self) -> None:
+        chosen = [self._objects[label] for label in self._selected]
+        single, some = len(chosen) == 1, bool(chosen)
+        for one in (self.previous_button, self.next_button, self.unsure_button, self.unnamed_button):
+            one.setEnabled(bool(self._objects))
+        for one in (self.reopen_button, self.split_button):
+            one.setEnabled(single)
+        self.merge_button.setEnabled(len(chosen) > 1)
+        self.delete_button.setEnabled(some)
+        self.class_box.setEnabled(some)
+        if not self.class_box.lineEdit().hasFocus():
+            names = {made.class_name for made in chosen}
+            self.class_box.setEditText(names.pop() if len(names) == 1 else "")
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -274,7 +284,14 @@ class ReviewList(QWidget):
 
     def _on_row(self, now: QModelIndex, _before: QModelIndex) -> None:
         if not self._quiet and now.isValid():
-            self.go_to(self.model.label_at(now.row()))
+            self.current = self.model.label_at(now.row())
+            self._seen.add(self.current)
+            self.chosen.emit(self.current)
+
+    def _on_selection(self) -> None:
+        if not self._quiet:
+            self._selected = self._selected_rows()
+            self._enable()
 
     def go_to(self, label: int) -> None:
         """Choose an object."""
@@ -299,6 +316,21 @@ class ReviewList(QWidget):
         if label is not None:
             self.go_to(label)
 
-    def _with_current(self, signal: Any) -> None:
-        if self.current is not None:
-            signal.emit(self.current)
+    def unnamed(self) -> None:
+        """The next object without a class."""
+        label = next_unnamed(self._objects, self.current)
+        if label is not None:
+            self.go_to(label)
+
+    def _name(self) -> None:
+        self.class_box.lineEdit().clearFocus()
+        if self._selected:
+            self.classify.emit(self.selected, self.class_box.currentText().strip())
+
+    def _with_single(self, signal: Any) -> None:
+        if len(self._selected) == 1:
+            signal.emit(*self._selected)
+
+    def _with_selected(self, signal: Any) -> None:
+        if self._selected:
+            signal.emit(self.selected)

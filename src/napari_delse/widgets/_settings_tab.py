@@ -126,6 +126,16 @@ class SettingsTab(QWidget):
                 "channels are numbers counted from 0, such as 0,2; correct them or leave them out"
             ) from None
 
+    def show_policy(self, policy: LabelPolicy) -> None:
+        """Show how objects are written, without telling anybody."""
+        for field in (self.protect_box, self.fill_box, self.part_box):
+            field.blockSignals(True)
+        self.protect_box.setChecked(policy.protect)
+        self.fill_box.setChecked(policy.fill_holes)
+        self.part_box.setValue(policy.min_part)
+        for field in (self.protect_box, self.fill_box, self.part_box):
+            field.blockSignals(False)
+
     @property
     def policy(self) -> LabelPolicy:
         """How objects are to be written."""

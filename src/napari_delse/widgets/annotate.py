@@ -16,13 +16,19 @@ from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._desk import Desk
 from napari_delse.widgets._editing import Editor
-from napari_delse.widgets._events import Followed
+from napari_delse.widgets._events import Followed, let_go
+from napari_delse.widgets._export_control import ExportControl
+from napari_delse.widgets._features import ClassColumn
+from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._hearing import Hearing
+from napari_delse.widgets._keys import Keyboard, shown
+from napari_delse.widgets._layer_list import LayerList
 from napari_delse.widgets._layers import WorkLayers, camera_of
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
 from napari_delse.widgets._panel import AnnotatePanel
 from napari_delse.widgets._recording import Journals
+from napari_delse.widgets._remembering import Remembered
 from napari_delse.widgets._restoring import Restorer
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets._status import what_next
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import napari.viewer
-
-    from napari_delse.widgets._run import Runner
 
 _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
 _TIMERS = {"soon": 0, "zoom": 80, "patience": 130}  # milliseconds
@@ -62,9 +66,12 @@ class AnnotateWidget(AnnotatePanel):
         self.viewer = napari_viewer
         self._no_model = ""  # why the model did not load; stays until one does
         self._connected = Followed()  # for as long as the widget lives
-        self._bound: list[str] = []
         self._docked = self._closed = False
         self._changed: set[int] = set()  # labels that the list shows as they were
+        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
+        self._timers["soon"].timeout.connect(self._refresh)
+        self._timers["patience"].timeout.connect(self._refresh)
+        self._timers["zoom"].timeout.connect(self._on_zoomed)
         self.notices = Notices(self._later)
         self._journals = Journals(self._later)
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
@@ -72,25 +79,30 @@ class AnnotateWidget(AnnotatePanel):
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh)
         self._hearing = Hearing(self.desk, self.notices, self.editor.ask)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
-        workers = (self._outliner, self.desk.reader, self._journals)
-        self.destroyed.connect(partial(_let_go, workers, (self._connected, self._hearing.followed)))
-        self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
-        self._timers["soon"].timeout.connect(self._refresh)
-        self._timers["patience"].timeout.connect(self._refresh)
-        self._timers["zoom"].timeout.connect(self._on_zoomed)
+        self._exports = ExportControl(self.export_form, self.desk, self.notices)
+        self._classes = ClassColumn()
+        self._remembered = Remembered(self._later)
+        remembered = self._remembered.read()
+        self.settings.show_policy(remembered.policy)
+        self.desk.use_policy(remembered.policy)
+        self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
+        self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
+        self._workers = (self._outliner, self.desk, self._layer_list, self._exports.exporter, self._remembered)
+        followed = (self._connected, self._hearing.followed)
+        self.destroyed.connect(partial(let_go, (*self._workers, self._journals), followed))
         self._connect_panel()
         self._connect_desk()
         self._connect_viewer()
-        self._bind_keys()
+        self._show_keys()
+        self._paint_icons()
         self._outliner.runner.submit(names, self.settings.offer_models, self.notices.say)
         self._load_model()
         self._refresh()
-        QTimer.singleShot(0, self._start)  # the window shows up first: new layers take napari a moment
+        QTimer.singleShot(0, self._layer_list.start)  # the window shows up first: new layers take napari a moment
 
     # ---------------------------------------------------------------- set-up and end
 
     def _connect_panel(self) -> None:
-        self.keys.setText(guide.keys_table())
         self.accept_button.clicked.connect(lambda: self.accept())
         self.restart_button.clicked.connect(lambda: self.start_over())
         self.undo_button.clicked.connect(lambda: self.undo())
@@ -109,64 +121,51 @@ class AnnotateWidget(AnnotatePanel):
         settings.part_box.valueChanged.connect(self._on_policy)
         self.review.chosen.connect(self.show_object)
         self.review.reopen.connect(self.reopen_object)
-        self.review.delete.connect(self.delete_object)
+        self.review.delete.connect(self.editor.delete)
+        self.review.merge.connect(self.merge_objects)
+        self.review.split.connect(self.editor.split)
+        self.review.classify.connect(self.editor.classify)
+        self.review.empty_plane.connect(self.editor.next_empty_plane)
+        self.review.export_button.clicked.connect(lambda: self._exports.toggle())
+        self.keys.changed.connect(self._on_keys)
+        self.keys.refused.connect(self.notices.say)
 
     def _connect_desk(self) -> None:
         self.desk.image_chosen.connect(self._fill_choices)
         self.desk.labels_chosen.connect(self._fill_choices)
         self.desk.labels_chosen.connect(self.editor.ask)
-        self.desk.layer_made.connect(self._bind_layer)
+        self.desk.layer_made.connect(self.keyboard.bind_layer)
         self.desk.objects_changed.connect(self._changed.update)
 
     def _connect_viewer(self) -> None:
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
-            (layers.events.inserted, self._on_inserted),
-            (layers.events.removed, self._on_removed),
             (layers.selection.events.active, self._later),
             (dims.events.ndisplay, self._later),
             (camera_of(self.viewer).events.zoom, self._on_zoom),
+            (self.viewer.events.theme, self._paint_icons),
         ):
             self._connected.follow(emitter, callback)
-        for layer in layers:
-            self._connected.follow(layer.events.name, self._on_renamed)
 
-    def _bind_keys(self) -> None:
-        self._bind(self.viewer, "N", self.accept)
-        self._bind(self.viewer, "W", self.switch_tool)
+    def _key_actions(self) -> dict[str, Callable[[], object]]:
         review = self.review
-        self._bind(self.viewer, "Shift-N", review.next_button.click)
-        self._bind(self.viewer, "Shift-B", review.previous_button.click)
-        self._bind(self.viewer, "Shift-U", review.unsure_button.click)
-        self._bind(self.viewer, "Shift-R", review.reopen_button.click)
-        self._bind(self.viewer, "Shift-D", review.delete_button.click)
-
-    def _bind(self, owner: Any, key: str, action: Callable[[], object]) -> None:
-        """Bind a key of the viewer unless somebody else has it, or of one of our own layers."""
-        try:
-            owner.bind_key(key, lambda _: action(), overwrite=owner is not self.viewer)
-        except ValueError:
-            return
-        if owner is self.viewer:
-            self._bound.append(key)
-
-    def _bind_layer(self, layer: Any) -> None:
-        for key, action in (
-            ("Enter", self.accept),
-            ("Escape", self.start_over),
-            ("Control-Z", self.undo),
-            ("Control-Shift-Z", self.redo),
-        ):
-            self._bind(layer, key, action)
-
-    def _start(self) -> None:
-        if self._closed or self.desk.source is not None:
-            return
-        self._fill_choices()
-        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        active = self.viewer.layers.selection.active
-        if images:
-            self._choose_image(active if isinstance(active, Image) else images[-1])
+        return {
+            "accept_here": self.accept,
+            "accept": self.accept,
+            "start_over": self.start_over,
+            "undo": self.undo,
+            "redo": self.redo,
+            "switch_tool": self.switch_tool,
+            "next": review.next_button.click,
+            "previous": review.previous_button.click,
+            "unsure": review.unsure_button.click,
+            "unnamed": review.unnamed_button.click,
+            "empty": review.empty_button.click,
+            "reopen": review.reopen_button.click,
+            "delete": review.delete_button.click,
+            "merge": review.merge_button.click,
+            "split": review.split_button.click,
+        }
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
@@ -187,10 +186,8 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        _let_go((self._outliner, self.desk.reader), (self._connected,))
-        for key in self._bound:
-            with suppress(Exception):
-                self.viewer.bind_key(key, None)
+        let_go(self._workers, (self._connected,))
+        self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
             self.desk.leave()
         self._journals.close()
@@ -256,6 +253,7 @@ class AnnotateWidget(AnnotatePanel):
     # ---------------------------------------------------------------- image, labels, and how they are written
 
     def _choose_image(self, layer: Image | None) -> None:
+        """Work on this image, with the channels chosen for it; None for none at all."""
         try:
             chosen = (None, ()) if layer is None else self.settings.chosen_channels(layer)
         except ValueError as error:
@@ -272,39 +270,30 @@ class AnnotateWidget(AnnotatePanel):
             self._choose_image(source.layer)
 
     def _fill_choices(self) -> None:
-        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        self.settings.offer_layers(images, self.desk.matching_labels(), self.desk.source, self.desk.labels)
+        desk = self.desk
+        self.settings.offer_layers(self._layer_list.images, desk.matching_labels(), desk.source, desk.labels)
+        self._later()
 
     def _on_policy(self) -> None:
         self.desk.use_policy(self.settings.policy)
+        self._remembered.change(policy=self.settings.policy)
         self.notices.say()
 
+    # ---------------------------------------------------------------- keys and colours
+
+    def _on_keys(self) -> None:
+        self._remembered.change(keys=self.keyboard.chosen)
+        self.notices.say()
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        self.show_keys(self.keyboard)
+        self._words = guide.Words.of(lambda name: shown(self.keyboard[name]))
+
+    def _paint_icons(self) -> None:
+        paint_icons(self, self.viewer.theme)
+
     # ---------------------------------------------------------------- what the viewer tells
-
-    def _on_inserted(self, event: Any) -> None:
-        self._connected.follow(event.value.events.name, self._on_renamed)
-        if isinstance(event.value, (Image, Labels)):
-            self._fill_choices()
-        if isinstance(event.value, Image) and self.desk.source is None:
-            QTimer.singleShot(0, self._start)
-
-    def _on_removed(self, event: Any) -> None:
-        source = self.desk.source
-        if source is not None and event.value is source.layer:
-            QTimer.singleShot(0, self._on_image_removed)
-        else:
-            self.desk.forget(event.value)
-        self._fill_choices()
-        self._later()
-
-    def _on_image_removed(self) -> None:
-        if not self._closed:
-            self.desk.choose_image(None)
-            self._start()
-
-    def _on_renamed(self) -> None:
-        self._fill_choices()
-        self._later()
 
     def _on_zoom(self) -> None:
         self._timers["zoom"].start()
@@ -328,7 +317,7 @@ class AnnotateWidget(AnnotatePanel):
     def start_over(self) -> None:
         """Forget the object in progress, and bring back layers that were deleted."""
         if self.desk.source is None:
-            self._start()
+            self._layer_list.start()
         else:
             self.editor.start_over()
 
@@ -357,7 +346,14 @@ class AnnotateWidget(AnnotatePanel):
 
     def delete_object(self, label: int) -> None:
         """Take an accepted object out of the labels."""
-        self.editor.delete(label)
+        self.editor.delete([label])
+
+    def merge_objects(self, labels: Iterable[int]) -> None:
+        """Make accepted objects one."""
+        made = self.editor.merge(labels)
+        if made is not None:
+            self._refresh()
+            self.review.mark(made.label)
 
     # ---------------------------------------------------------------- showing
 
@@ -384,8 +380,8 @@ class AnnotateWidget(AnnotatePanel):
         self.show_offer("" if offer is None else offer.text)
         restoring, is_ready = self._restorer.is_busy, self._outliner.is_ready
         loading = not is_ready and not self.notices.is_trouble
-        text = what_next(self.desk, restoring=restoring, no_model=bool(self._no_model), loading=loading)
-        trouble = self._no_model or self._journals.problem(session)
+        text = what_next(self.desk, self._words, restoring=restoring, no_model=bool(self._no_model), loading=loading)
+        trouble = self._no_model or self._journals.problem(session) or self._remembered.problem or self.keyboard.problem
         is_trouble = self.notices.is_trouble or (bool(trouble) and not self.notices.text)
         self.show_status(text, self.notices.text or trouble, trouble=is_trouble)
 
@@ -408,12 +404,6 @@ class AnnotateWidget(AnnotatePanel):
         changed = self._changed.copy()
         self._changed.clear()
         has_planes = self.desk.source is not None and self.desk.source.ndim > 2
-        self.review.show_objects(objects, changed, has_planes=has_planes)
-
-
-def _let_go(runners: Iterable[Runner | Outliner | Journals], followed: Iterable[Followed]) -> None:
-    """Let no answer and no event of the viewer come any more; also after Qt has deleted the widget."""
-    for runner in runners:
-        runner.close()
-    for kept in followed:
-        kept.let_go()
+        is_new = self.review.show_objects(objects, changed, has_planes=has_planes)
+        if is_new and self.desk.labels is not None:
+            self._classes.show(self.desk.labels, objects)

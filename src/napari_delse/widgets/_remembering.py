@@ -1,0 +1,65 @@
+"""Keeping a person's preferences from one time to the next, without waiting for a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from napari_delse.preferences import Preferences, read_preferences, write_preferences
+from napari_delse.widgets._guide import sentence
+from napari_delse.widgets._run import Runner
+
+
+class Remembered:
+    """Preferences that are saved when they change.
+
+    Parameters
+    ----------
+    changed : callable
+        Called when `problem` changed.
+
+    Attributes
+    ----------
+    problem : str
+        Why they could not be read or saved; empty if all is well.
+    """
+
+    def __init__(self, changed: Callable[[], object]) -> None:
+        self.preferences, self.problem = Preferences(), ""
+        self._changed = changed
+        self._runner = Runner("napari-delse-preferences")
+        self._unsaved = False
+
+    def read(self) -> Preferences:
+        """What was saved."""
+        try:
+            self.preferences = read_preferences()
+        except ValueError as error:
+            self._failed(error)
+        return self.preferences
+
+    def change(self, **changes: Any) -> None:
+        """Save what is different now."""
+        new = replace(self.preferences, **changes)
+        if new != self.preferences:
+            self.preferences, self._unsaved = new, True
+            self._runner.submit(partial(write_preferences, new), partial(self._saved, new), self._failed)
+
+    def _saved(self, what: Preferences, _: None) -> None:
+        self._unsaved = self._unsaved and what != self.preferences
+        self.problem = ""
+        self._changed()
+
+    def _failed(self, error: Exception) -> None:
+        self.problem = sentence(error if isinstance(error, ValueError) else f"the settings cannot be saved: {error}")
+        self._changed()
+
+    def close(self) -> None:
+        """Save what is not saved yet, and stop."""
+        self._runner.close()
+        if self._unsaved:
+            with suppress(OSError):
+                write_preferences(self.preferences)
