@@ -16,14 +16,27 @@ import pytest
 
 from napari_delse import journal as journals
 from napari_delse.edits import ArrayLabels, PlaneKey
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, Crop, ObjectMask
 from napari_delse.journal import Identity, Journal, read, restore, start, unfinished
 from napari_delse.policy import LabelPolicy
-from napari_delse.replay import rebuild, replay
+from napari_delse.records import line_of
+from napari_delse.replay import predict_draft, rebuild, replay
 from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 48, 40)
-ODDS = {"outline": 8, "drag": 3, "commit": 8, "undo": 4, "redo": 3, "delete": 1, "merge": 1, "split": 1, "reopen": 2}
+ODDS = {
+    "outline": 8,
+    "drag": 3,
+    "commit": 8,
+    "undo": 4,
+    "redo": 3,
+    "delete": 1,
+    "merge": 1,
+    "split": 1,
+    "reopen": 2,
+    "evolve": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,8 @@ def predict(draft):
     y0, x0, y1, x1 = draft.prompt().box
     dy = sum(c.end[0] - c.start[0] for c in draft.corrections)
     ys, xs = np.mgrid[: SHAPE[1], : SHAPE[2]]
-    inside = ((ys - (y0 + y1) / 2 - dy) / ((y1 - y0) / 2)) ** 2 + ((xs - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 <= 1
+    distance = ((ys - (y0 + y1) / 2 - dy) / ((y1 - y0) / 2)) ** 2 + ((xs - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2
+    inside = distance <= 1 - (0 if draft.evolution is None else draft.evolution.threshold)
     return Found(ObjectMask.from_crop(inside, Crop(0, 0, *SHAPE[1:], 32), SHAPE[1:]))
 
 
@@ -64,6 +78,10 @@ def act(session, rng):
             session.commit()
         elif what == "merge":
             session.merge(rng.sample(labels, min(2, len(labels))))
+        elif what == "evolve":
+            session.set_evolution(
+                rng.choice([None, EvolutionSettings(steps=rng.randint(0, 8), dt=1 / 3, threshold=0.2)])
+            )
         elif what in ("undo", "redo"):
             getattr(session, what)()
         elif labels:
@@ -422,7 +440,7 @@ def test_replay_is_the_labels_bit_by_bit(image):
 
 
 def test_same_model_gives_the_same_labels(image):
-    session = worked(image, 80, seed=4)
+    session = worked(image, 80, seed=12)
     found = replay(session.recorder.path, predictor=predict)
     np.testing.assert_array_equal(found.labels, session.store.data)
     assert found.differences == ()
@@ -460,6 +478,64 @@ def test_another_model_is_told_from_the_first_object_by_object(image):
     assert [(d.label, d.iou) for d in nothing.differences] == [(1, 0), (2, 0)]
     assert all("empty" in d.problem for d in nothing.differences)
     np.testing.assert_array_equal(nothing.labels, session.store.data)
+
+
+def test_evolution_settings_are_replayed_with_the_objects_they_made(image):
+    session, plane = AnnotationSession(blank()), PlaneKey((1, 2), (0,))
+    start(session, image, sync="never")
+    settings = EvolutionSettings(steps=7, dt=0.1 + 0.2, mu=1 / 3, threshold=0.7)
+    for top, chosen in ((2, None), (25, settings)):
+        session.set_evolution(chosen)
+        session.set_box(plane, [(top, 2), (top + 12, 14)])
+        answer(session)
+        session.commit()
+    assert session.objects[2].area < session.objects[1].area
+    found = replay(session.recorder.path, predictor=predict)
+    assert found.session.objects[1].draft.evolution is None
+    assert found.session.objects[2].draft.evolution == settings  # to the last bit
+    assert found.differences == ()
+    np.testing.assert_array_equal(found.labels, session.store.data)
+
+
+def test_journals_from_before_evolution_settings_are_replayed(image, tmp_path):
+    session = worked(image, 0)
+    session.set_box(PlaneKey((1, 2), (0,)), [(2, 2), (14, 14)])
+    answer(session)
+    session.commit()
+
+    def without(value):
+        if isinstance(value, dict):
+            return {key: without(inner) for key, inner in value.items() if key not in ("evolution", "crc")}
+        return [without(inner) for inner in value] if isinstance(value, list) else value
+
+    old = tmp_path / "old.delse.jsonl"
+    entries = [json.loads(line) for line in session.recorder.path.read_bytes().splitlines()]
+    assert any("evolution" in str(entry) for entry in entries)
+    old.write_bytes(b"".join(line_of(without(entry)) for entry in entries))
+    found = replay(old, predictor=predict)
+    assert found.session.objects == session.objects
+    assert found.differences == ()
+    np.testing.assert_array_equal(found.labels, session.store.data)
+
+
+def test_fields_that_are_known_need_no_network():
+    class Model:
+        asked = 0
+
+        def segment(self, image, prompt, corrections):
+            self.asked += 1
+            return "fields"
+
+        def evolve(self, fields, evolution, threshold):
+            return fields, evolution, threshold
+
+    settings, model = EvolutionSettings(steps=2, threshold=1.0), Model()
+    draft = replace(AnnotationSession(blank()).draft, clicks=((2.0, 6), (6, 2), (10, 6), (6, 10)), evolution=settings)
+    expected = ("fields", settings.config, 1.0)
+    assert predict_draft(model, None, draft) == predict_draft(model, None, draft, "fields") == expected
+    assert model.asked == 1
+    assert predict_draft(model, None, replace(draft, evolution=None), "fields") == "fields"
+    assert model.asked == 2  # the model's own way is what the model says
 
 
 # ---------------------------------------------------------------- kill -9

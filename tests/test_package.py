@@ -15,7 +15,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
-    {"annotator", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
+    {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
     | {"_colours", "_page"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
@@ -23,7 +23,7 @@ ROOMS = (
     {"confidence", "predict", "train"},
     {"evaluation", "finetune", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
-    | {"_filelock", "journal", "records", "replay"}
+    | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_cli_figure", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"},
 )

@@ -17,6 +17,7 @@ from napari_delse.actions import (
     action_from_json,
     action_to_json,
 )
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, Crop, ObjectMask
 from napari_delse.policy import LabelPolicy
 from napari_delse.prompts import read_prompts, write_prompts
@@ -155,6 +156,91 @@ def test_box_needs_two_corners_only(session):
     session.set_box(PLANE, [(2, 2), (2, 10), (10, 10), (10, 2)])
     assert session.request().draft.prompt().kind == "box"
     assert answer(session) is False  # asked already
+
+
+# ---------------------------------------------------------------- evolution settings
+
+
+FAR, SHORT = EvolutionSettings(steps=8), EvolutionSettings(steps=1)
+
+
+def test_another_evolution_is_predicted_anew_and_accepted_with_the_object(session):
+    outline(session)
+    own = session.preview
+    session.set_evolution(FAR)
+    assert session.preview is None
+    assert session.relative(session.draft) is own
+    assert answer(session)
+    made = session.commit()
+    assert made.draft.evolution == FAR
+    session.reopen(made.label)
+    assert session.evolution == FAR
+
+
+def test_settings_stay_for_the_next_object_until_they_are_reset(session):
+    session.set_evolution(FAR)
+    outline(session)
+    assert session.draft.evolution == FAR
+    session.clear()
+    session.add_click(PLANE, DIAMOND[0])
+    assert session.draft.evolution == FAR
+    session.set_evolution(None)
+    assert session.draft == Draft(PLANE, DIAMOND[:1])
+
+
+def test_further_clicks_boxes_and_drags_keep_the_settings(session):
+    outline(session)
+    session.set_evolution(FAR)
+    session.add_click(PLANE, (12.0, 6.0))
+    session.add_correction(Correction((2, 2), (3, 3)))
+    assert session.draft.evolution == FAR
+    session.set_box(PLANE, [(2, 2), (9, 9)])
+    assert session.draft.evolution == FAR
+
+
+def test_a_slider_on_its_way_is_one_step_of_undo(session):
+    outline(session)
+    count = len(session.actions)
+    for steps in (4, 3, 2, 1):
+        session.set_evolution(EvolutionSettings(steps=steps))
+    assert len(session.actions) == count + 1
+    session.undo()
+    assert session.evolution is None
+    session.redo()
+    assert session.evolution == SHORT
+    session.set_evolution(None)  # back where it began
+    assert len(session.actions) == count
+    assert session.evolution is None
+
+
+def test_undo_takes_the_settings_of_the_next_object_back_too(session):
+    outline(session)
+    session.set_evolution(FAR)
+    session.undo()
+    session.clear()
+    assert session.evolution is None
+
+
+def test_settings_of_a_reopened_object_are_its_own(session):
+    outline(session)
+    label = session.commit().label
+    session.reopen(label)
+    session.set_evolution(FAR)
+    answer(session)
+    session.commit()
+    assert session.evolution is None
+    session.reopen(label)
+    assert session.evolution == FAR
+    session.set_clicks(PLANE, ())
+    assert session.evolution == FAR
+
+
+def test_evolution_settings_survive_json_to_the_last_bit(session):
+    session.set_evolution(EvolutionSettings(steps=3, dt=0.1 + 0.2, mu=1 / 3, threshold=-2.2))
+    outline(session)
+    session.commit()
+    for action in session.actions:
+        assert action_from_json(json.loads(json.dumps(action_to_json(action)))) == action
 
 
 # ---------------------------------------------------------------- what is in the labels already
@@ -705,6 +791,11 @@ class Annotating(RuleBasedStateMachine):
         if start != end:
             self.session.add_correction(Correction(start, end))
             self.note()
+
+    @rule(steps=st.integers(0, 3))
+    def evolve(self, steps):
+        self.session.set_evolution(EvolutionSettings(steps=steps) if steps else None)
+        self.note()
 
     @rule()
     def predict(self):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from napari_delse.edits import ArrayLabels, LabelStore, PackedMask, PixelEdit, PlaneKey
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask, Point
 from napari_delse.policy import LabelPolicy
 
@@ -56,6 +57,8 @@ class Draft:
         As for `ExtremePoints`.
     label : int or None
         The committed object that is worked on again; None for a new one.
+    evolution : EvolutionSettings or None
+        How its contour evolves; None for the model's own way.
     """
 
     plane: PlaneKey | None = None
@@ -63,6 +66,7 @@ class Draft:
     corrections: tuple[Correction, ...] = ()
     kind: Literal["extreme", "box"] = "extreme"
     label: int | None = None
+    evolution: EvolutionSettings | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -191,7 +195,7 @@ class Action:
 
 @dataclass(frozen=True)
 class EditDraft(Action):
-    """The person added, moved or removed clicks or drags."""
+    """The person added, moved or removed clicks or drags, or had the contour evolve otherwise."""
 
     kind: ClassVar[str] = "draft"
 
@@ -303,10 +307,12 @@ def _packed(data: dict[str, Any]) -> PackedMask:
 
 
 def _draft(data: dict[str, Any]) -> Draft:
+    evolution = data.get("evolution")  # journals that are older than it have none
     return Draft(
         None if data["plane"] is None else _plane(data["plane"]),
         tuple((y, x) for y, x in data["clicks"]),
         tuple(Correction(tuple(c["start"]), tuple(c["end"])) for c in data["corrections"]),
         data["kind"],
         data["label"],
+        None if evolution is None else EvolutionSettings(**evolution),
     )

@@ -15,33 +15,14 @@ References
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_delse.evolution import EvolutionConfig as EvolutionConfig
+
 _TINY = 1e-6  # |grad phi|^2 below this counts as flat; keeps every division finite
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvolutionConfig:
-    """Level set evolution (eq. 9 of the paper); saved in the checkpoint."""
-
-    steps: int = 5  # T, number of explicit Euler steps
-    dt: float = 1.0  # time step
-    curvature: float = 1.0  # lambda, weight of the modulated curvature term
-    mu: float = 0.04  # weight of the distance regularisation
-
-    def __post_init__(self) -> None:
-        if self.steps not in range(10**6) or self.dt <= 0:
-            raise ValueError(f"steps must be a whole number >= 0 and dt > 0, got {self.steps} and {self.dt:g}")
-        if not 0 <= self.mu * self.dt < 0.25:
-            raise ValueError(
-                f"mu*dt must lie in [0, 0.25) (explicit diffusion limit), got {self.mu * self.dt:g}; lower mu or dt"
-            )
-        if not 0 <= self.curvature * self.dt <= 1:
-            raise ValueError(f"curvature*dt must lie in [0, 1], got {self.curvature * self.dt:g}; lower one of them")
 
 
 def _require_field(name: str, tensor: Tensor, channels: int) -> None:

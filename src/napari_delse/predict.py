@@ -51,7 +51,7 @@ class Prediction:
     plane_shape : (int, int)
         Shape of the plane.
     config : ModelConfig
-        Of the model that predicted.
+        Of the model that predicted, with the evolution and the threshold that were used.
     calibration : Calibration, optional
         Of the model's confidence.
     """
@@ -234,19 +234,33 @@ class Predictor:
         for first in range(0, len(prompts), size):
             yield from self._segment_batch(plane, prompts[first : first + size], drags[first : first + size], None)
 
-    def evolve(self, prediction: Prediction, evolution: EvolutionConfig) -> Prediction:
-        """Evolve a prediction's fields again with another T, dt, lambda or mu."""
+    def evolve(self, prediction: Prediction, evolution: EvolutionConfig, threshold: float | None = None) -> Prediction:
+        """Evolve a prediction's fields again with another T, dt, lambda, mu or threshold.
+
+        Always on the CPU, so that the same fields give the same bits wherever they were predicted.
+
+        Parameters
+        ----------
+        prediction : Prediction
+            Whose phi_0, V and m are taken; it stays as it is.
+        evolution : EvolutionConfig
+            T, dt, lambda and mu; nothing to a model that does not evolve.
+        threshold : float, optional
+            phi_T above this is inside, network pixels; by default the model's.
+        """
         fields = LevelSetFields(
             *(
                 torch.from_numpy(array).reshape(1, -1, *array.shape[-2:])
                 for array in (prediction.states[0], prediction.motion, prediction.modulation)
             )
         )
+        threshold = self.config.threshold if threshold is None else threshold
         with torch.inference_mode():
             states = self._model.evolve(fields, evolution)
         arrays = tuple(s[0, 0].numpy() for s in states)
-        mask = mask_from_phi(arrays[-1], prediction.crop, prediction.plane_shape, self.config.threshold)
-        return replace(prediction, states=arrays, mask=mask)
+        mask = mask_from_phi(arrays[-1], prediction.crop, prediction.plane_shape, threshold)
+        config = replace(self.config, evolution=evolution, threshold=threshold)
+        return replace(prediction, states=arrays, mask=mask, config=config)
 
     def _crop(self, prompt: ExtremePoints, corrections: Sequence[Correction]) -> Crop:
         crop = Crop.around(prompt.box, self.config.crop)
@@ -268,15 +282,14 @@ class Predictor:
         clicks = self._clicks(prompts, corrections, crops)
         drags = self._drags(corrections, crops)
         fields, states = self._infer(images, clicks, drags, evolution)
+        config = self.config if evolution is None else replace(self.config, evolution=evolution)
         predictions = []
         for i, (prompt, drag, crop) in enumerate(zip(prompts, corrections, crops, strict=True)):
             arrays = tuple(s[i, 0].numpy() for s in states)
             mask = mask_from_phi(arrays[-1], crop, plane.shape, self.config.threshold)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
             predictions.append(
-                Prediction(
-                    mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, self.config, self.calibration
-                )
+                Prediction(mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, config, self.calibration)
             )
         return predictions
 

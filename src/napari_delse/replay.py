@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_delse.actions import Commit, Draft
 from napari_delse.edits import ArrayLabels, PlaneKey, cut, union
+from napari_delse.evolution import EvolutionConfig
 from napari_delse.files import ImageFile
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
@@ -24,6 +25,30 @@ class Segmenter(Protocol):
     """What predicting anew asks of a predictor; `napari_delse.predict.Predictor` is one."""
 
     def segment(self, image: Plane, prompt: ExtremePoints, corrections: tuple[Correction, ...], /) -> Preview: ...
+
+    # Asked for drafts with settings of their own only.
+    def evolve(self, prediction: Any, evolution: EvolutionConfig, threshold: float, /) -> Preview: ...
+
+
+def predict_draft(predictor: Segmenter, image: Plane, draft: Draft, fields: Any = None) -> Any:
+    """What a model makes of a draft: bit by bit the same in the window and from a journal.
+
+    Parameters
+    ----------
+    predictor : Segmenter
+        The model.
+    image : Plane
+        Where the draft lies.
+    draft : Draft
+        Prompts, and how to evolve.
+    fields : Prediction, optional
+        Of the same prompts: its fields are evolved, which needs no network.
+    """
+    if draft.evolution is None:
+        return predictor.segment(image, draft.prompt(), draft.corrections)
+    if fields is None:
+        fields = predictor.segment(image, draft.prompt(), draft.corrections)
+    return predictor.evolve(fields, draft.evolution.config, draft.evolution.threshold)
 
 
 @dataclass(frozen=True)
@@ -212,8 +237,8 @@ def on_image(
     def predict(draft: Draft) -> Preview:
         assert draft.plane is not None  # committed objects have one
         y, x = (axes[axis] for axis in draft.plane.axes)
-        return predictor.segment(
-            replace(first, axes=(y, x), index=draft.plane.index), draft.prompt(), draft.corrections
-        )
+        plane = replace(first, axes=(y, x), index=draft.plane.index)
+        made: Preview = predict_draft(predictor, plane, draft)
+        return made
 
     return predict

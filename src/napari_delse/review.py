@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -174,4 +175,4 @@ def _turned(draft: Draft) -> Draft:
     """The same prompts in a plane with its axes exchanged."""
     clicks = tuple((x, y) for y, x in draft.clicks)
     drags = tuple(Correction((c.start[1], c.start[0]), (c.end[1], c.end[0])) for c in draft.corrections)
-    return Draft(draft.plane, clicks, drags, draft.kind)
+    return replace(draft, clicks=clicks, corrections=drags)

@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_delse.actions import Draft, EditDraft, LabelledObject
 from napari_delse.edits import LabelStore, PlaneKey
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.history import History
 from napari_delse.operations import (
@@ -80,6 +81,7 @@ class AnnotationSession(History):
     ) -> None:
         super().__init__(store, largest, policy or LabelPolicy(protect=protect))
         self._predictions: OrderedDict[Draft, Preview] = OrderedDict()
+        self._evolution: EvolutionSettings | None = None  # of objects begun from now on
         self._asked = 0
         self._waiting: Request | None = None
 
@@ -94,6 +96,11 @@ class AnnotationSession(History):
     def reopened(self) -> LabelledObject | None:
         """The committed object that is in progress again, as it stands in the labels."""
         return None if self._draft.label is None else self.objects[self._draft.label]
+
+    @property
+    def evolution(self) -> EvolutionSettings | None:
+        """How the object in progress evolves, or else the next one; None for the model's own way."""
+        return self._evolution if self._draft.plane is None else self._draft.evolution
 
     @property
     def is_waiting(self) -> bool:
@@ -125,12 +132,13 @@ class AnnotationSession(History):
         """
         points, label = tuple((float(y), float(x)) for y, x in clicks), self._draft.label
         if not points:  # a reopened object stays in its plane, to be clicked anew
-            self._edit(Draft() if label is None else Draft(self._draft.plane, label=label))
+            kept = Draft(self._draft.plane, label=label, evolution=self.evolution)
+            self._edit(Draft() if label is None else kept)
             return
         if self._draft.clicks or label is not None:
             self._stay_in(plane)
         drags = self._draft.corrections if replace(self._draft, clicks=points, kind=kind).missing == 0 else ()
-        self._edit(Draft(plane, points, drags, kind, label))
+        self._edit(Draft(plane, points, drags, kind, label, self.evolution))
 
     def _stay_in(self, plane: PlaneKey) -> None:
         if self._draft.plane not in (None, plane):
@@ -147,7 +155,7 @@ class AnnotationSession(History):
         (y0, x0), (y1, x1) = ExtremePoints.from_box(corners).points
         if self._draft.label is not None:
             self._stay_in(plane)
-        self._edit(Draft(plane, ((y0, x0), (y1, x1)), (), "box", self._draft.label))
+        self._edit(Draft(plane, ((y0, x0), (y1, x1)), (), "box", self._draft.label, self.evolution))
 
     def add_correction(self, correction: Correction) -> None:
         """One more drag; see `set_corrections`."""
@@ -166,6 +174,27 @@ class AnnotationSession(History):
             raise ValueError("a drag corrects a contour, and there is none yet; click the extreme points first")
         self._edit(replace(self._draft, corrections=corrections))
 
+    def set_evolution(self, evolution: EvolutionSettings | None) -> None:
+        """Have the object in progress and those after it evolve otherwise.
+
+        Changes that follow each other, such as those of a slider, are one step of undo. Those of a reopened
+        object are its own.
+
+        Parameters
+        ----------
+        evolution : EvolutionSettings or None
+            None for the model's own way.
+        """
+        if self._draft.plane is None:
+            self._evolution = evolution
+            return
+        draft = replace(self._draft, evolution=evolution)
+        last = self._done[-1] if self._done else None
+        follows = isinstance(last, EditDraft) and last.before == replace(last.after, evolution=last.before.evolution)
+        if draft != self._draft and follows:
+            self.undo()
+        self._edit(draft)
+
     def clear(self) -> None:
         """Forget the clicks and drags of the object in progress (undo brings them back).
 
@@ -179,6 +208,8 @@ class AnnotationSession(History):
 
     def _exchange(self, gone: Sequence[LabelledObject], come: Sequence[LabelledObject], draft: Draft) -> None:
         super()._exchange(gone, come, draft)
+        if draft.plane is not None and draft.label is None:
+            self._evolution = draft.evolution
         if not (self._waiting and self._waiting.draft == draft):
             self._waiting = None
 
@@ -218,6 +249,13 @@ class AnnotationSession(History):
             return False
         self._waiting = None
         return True
+
+    def relative(self, draft: Draft) -> Preview | None:
+        """A prediction of the same prompts, perhaps evolved otherwise: its fields are those of this draft."""
+        key = draft.unlabelled
+        return next(
+            (made for other, made in self._predictions.items() if replace(other, evolution=key.evolution) == key), None
+        )
 
     def forget_predictions(self) -> None:
         """After a change of model, image or device: predict anew what is shown next."""

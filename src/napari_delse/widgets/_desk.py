@@ -46,6 +46,7 @@ class Desk(QObject):
     labels_chosen = Signal(object)  # Labels, with their session
     layer_made = Signal(object)  # a clicks or drags layer that came (back)
     left = Signal()  # the present image is about to be left
+    moved = Signal()  # the image was scaled, moved or turned, and its layers with it
     objects_changed = Signal(object)  # labels of objects that came, changed or went
 
     def __init__(
@@ -118,6 +119,7 @@ class Desk(QObject):
             if self.labels is not None and self.labels.metadata.get(MINE):
                 place(self.labels, self.source)
             self.shown = ()
+            self.moved.emit()
             self._changed()
 
     def forget(self, layer: Any) -> None:

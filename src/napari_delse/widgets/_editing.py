@@ -13,6 +13,7 @@ from napari_delse.widgets._view import go_to, shown_plane
 
 if TYPE_CHECKING:
     from napari_delse.actions import LabelledObject
+    from napari_delse.evolution import EvolutionSettings
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._outliner import Outliner
@@ -108,6 +109,14 @@ class Editor:
             if desk.session is not None:
                 desk.session.clear()
             desk.make_layers()
+        self.ask()
+
+    def evolve(self, settings: EvolutionSettings | None) -> None:
+        """Have the object in progress and those after it evolve otherwise; None for the model's own way."""
+        if self._desk.session is None:
+            return
+        with self._notices.told():
+            self._desk.session.set_evolution(settings)
         self.ask()
 
     # ---- undo

@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QSlider, QWidget
 
 _ICON = 64  # pixels; shown smaller, also on fine screens
 
@@ -70,3 +70,21 @@ def paint_icons(parent: QWidget, theme: str) -> None:
             drawn = QColoredSVGIcon.from_resources(name).colored(theme=theme)
             one.setIcon(QIcon(drawn.pixmap(_ICON)))  # of a pixmap, Qt makes a pale one for buttons that are disabled
             one.setText("" if len(one.property("instead")) == 1 else one.property("instead"))
+
+
+def slider(tip: str) -> QSlider:
+    """A horizontal slider that leaves the keyboard to the canvas unless it is reached by Tab."""
+    result = QSlider(Qt.Orientation.Horizontal)
+    result.setToolTip(tip)
+    result.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    return result
+
+
+def set_slider(bar: QSlider, value: int, low: int, high: int) -> None:
+    """Give a slider a range and a value without telling anybody."""
+    blocked = bar.blockSignals(True)
+    try:
+        bar.setRange(low, high)
+        bar.setValue(value)
+    finally:
+        bar.blockSignals(blocked)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 
+from napari_delse.widgets._layers import is_picture
+
 if TYPE_CHECKING:
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._events import Followed
@@ -42,8 +44,8 @@ class LayerList:
 
     @property
     def images(self) -> list[Image]:
-        """All image layers."""
-        return [layer for layer in self._desk.viewer.layers if isinstance(layer, Image)]
+        """All image layers that a person opened."""
+        return [layer for layer in self._desk.viewer.layers if is_picture(layer)]
 
     def start(self) -> None:
         """Take up the active image, or the topmost one, unless there is one already."""
@@ -52,7 +54,7 @@ class LayerList:
         self._changed()
         images, active = self.images, self._desk.viewer.layers.selection.active
         if images:
-            self._choose(active if isinstance(active, Image) else images[-1])
+            self._choose(active if active in images else images[-1])
 
     def close(self) -> None:
         """Take up nothing any more."""
@@ -60,9 +62,9 @@ class LayerList:
 
     def _on_inserted(self, event: Any) -> None:
         self._followed.follow(event.value.events.name, self._on_renamed)
-        if isinstance(event.value, (Image, Labels)):
+        if isinstance(event.value, Labels) or is_picture(event.value):
             self._changed()
-        if isinstance(event.value, Image) and self._desk.source is None:
+        if is_picture(event.value) and self._desk.source is None:
             QTimer.singleShot(0, self.start)
 
     def _on_removed(self, event: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Labels, Points, Shapes
+from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.transforms import Affine
 
@@ -43,6 +43,18 @@ def camera_of(viewer: ViewerModel) -> Any:
     """The camera, which moved in napari 0.9."""
     scene = getattr(viewer, "scene", None)
     return viewer.camera if scene is None else scene.camera
+
+
+def zoom_on(viewer: ViewerModel, source: ImageSource, key: PlaneKey | None) -> float:
+    """Screen pixels per pixel of the labels of an image, in a plane or in the last two axes."""
+    scale = source.placement()["scale"]
+    axes = key.axes if key is not None else (len(scale) - 2, len(scale) - 1)
+    return float(camera_of(viewer).zoom * math.sqrt(abs(scale[axes[0]] * scale[axes[1]]))) or 1.0
+
+
+def is_picture(layer: Any) -> bool:
+    """Whether a layer is an image that a person opened."""
+    return isinstance(layer, Image) and MINE not in layer.metadata
 
 
 # ---------------------------------------------------------------- labels
@@ -250,9 +262,7 @@ class WorkLayers:
 
     def zoom(self, key: PlaneKey | None = None) -> float:
         """Screen pixels per pixel of the labels."""
-        scale = self.source.placement()["scale"]
-        axes = key.axes if key is not None else (len(scale) - 2, len(scale) - 1)
-        return float(camera_of(self.viewer).zoom * math.sqrt(abs(scale[axes[0]] * scale[axes[1]]))) or 1.0
+        return zoom_on(self.viewer, self.source, key)
 
     # ---- showing
 
@@ -302,7 +312,7 @@ class WorkLayers:
         self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
         if not np.array_equal(scale, self.preview.scale):
             self.preview.scale = scale
-        self.preview.translate = _physical(placement, corner)
+        self.preview.translate = physical(placement, corner)
 
     def hide_preview(self) -> None:
         """Show nothing in the overlay."""
@@ -326,7 +336,7 @@ class WorkLayers:
                 self.clicks.size = _MARKER / zoom
 
 
-def _physical(placement: dict[str, Any], point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def physical(placement: dict[str, Any], point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Where a position of the labels' space lies before the layers' common affine."""
     parts = {name: placement[name] for name in ("scale", "translate", "rotate", "shear") if name in placement}
     return np.asarray(Affine(**parts)(point), float)

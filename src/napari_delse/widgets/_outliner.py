@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.replay import predict_draft
 from napari_delse.widgets._run import Runner
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_delse.evolution import EvolutionConfig
     from napari_delse.images import Plane
     from napari_delse.session import AnnotationSession, Request
 
@@ -26,6 +28,10 @@ class PredictorLike(Protocol):
 
     def segment(self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = ()) -> Any:
         """Segment one object."""
+        ...
+
+    def evolve(self, prediction: Any, evolution: EvolutionConfig, threshold: float, /) -> Any:
+        """Evolve its fields otherwise; asked of models that have a `config` only."""
         ...
 
 
@@ -85,6 +91,11 @@ class Outliner:
         """Whether a predictor is loaded."""
         return self._predictor is not None
 
+    @property
+    def config(self) -> Any:
+        """The loaded predictor's `ModelConfig`; None without one."""
+        return getattr(self._predictor, "config", None)
+
     def use(self, model: str, device: str) -> None:
         """Load another predictor; of several asked for in a row the last one counts."""
         self._predictor = None
@@ -122,16 +133,21 @@ class Outliner:
             if session.fail(request):
                 failed(error)
 
-        self.runner.submit(partial(_outline, self._predictor, plane, session, request), answered, not_answered)
+        known = session.relative(request.draft)
+        fields = known.prediction if isinstance(known, Outlined) else None
+        job = partial(_outline, self._predictor, plane, session, request, fields)
+        self.runner.submit(job, answered, not_answered)
 
     def close(self) -> None:
         """Let no answer come any more."""
         self.runner.close()
 
 
-def _outline(predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request) -> Outlined | None:
+def _outline(
+    predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request, fields: Any
+) -> Outlined | None:
     """In the worker: the answer, or None if nobody waits for it any more."""
     if not session.is_wanted(request):
         return None
-    prediction = predictor.segment(plane, request.draft.prompt(), request.draft.corrections)
+    prediction = predict_draft(predictor, plane, request.draft, fields)
     return Outlined(prediction, prediction.mask, float(prediction.confidence), prediction.contours())

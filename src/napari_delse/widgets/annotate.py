@@ -17,6 +17,7 @@ from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._desk import Desk
 from napari_delse.widgets._editing import Editor
 from napari_delse.widgets._events import Followed, let_go
+from napari_delse.widgets._evolution import EvolutionView
 from napari_delse.widgets._export_control import ExportControl
 from napari_delse.widgets._features import ClassColumn
 from napari_delse.widgets._fields import paint_icons
@@ -86,8 +87,11 @@ class AnnotateWidget(AnnotatePanel):
         self.settings.show_policy(remembered.policy)
         self.desk.use_policy(remembered.policy)
         self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
+        self.evolution = EvolutionView(napari_viewer)
+        self.add_tab(self.evolution, "Evolution", "How the level set moved to the outline, and settings of that")
         self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
-        self._workers = (self._outliner, self.desk, self._layer_list, self._exports.exporter, self._remembered)
+        others = (self._exports.exporter, self._remembered, self.evolution.runner)
+        self._workers = (self._outliner, self.desk, self._layer_list, *others)
         followed = (self._connected, self._hearing.followed)
         self.destroyed.connect(partial(let_go, (*self._workers, self._journals), followed))
         self._connect_panel()
@@ -136,10 +140,14 @@ class AnnotateWidget(AnnotatePanel):
         self.desk.labels_chosen.connect(self.editor.ask)
         self.desk.layer_made.connect(self.keyboard.bind_layer)
         self.desk.objects_changed.connect(self._changed.update)
+        self.desk.left.connect(self.evolution.leave)
+        self.desk.moved.connect(self.evolution.move)
+        self.evolution.changed.connect(self.editor.evolve)
 
     def _connect_viewer(self) -> None:
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
+            (layers.events.removed, lambda event: self.evolution.forget(event.value)),
             (layers.selection.events.active, self._later),
             (dims.events.ndisplay, self._later),
             (camera_of(self.viewer).events.zoom, self._on_zoom),
@@ -303,6 +311,7 @@ class AnnotateWidget(AnnotatePanel):
         if desk.layers is not None and desk.session is not None:
             desk.layers.rescale(desk.session.draft.plane)
             desk.shown = ()
+            self.evolution.rescale()
             self._refresh()
 
     # ---------------------------------------------------------------- what the person wants
@@ -370,6 +379,7 @@ class AnnotateWidget(AnnotatePanel):
             return
         session = self._session
         self._show_draft()
+        self.evolution.follow(self.desk.source, session, self._outliner.config)
         preview = None if session is None else session.preview
         self.accept_button.setEnabled(preview is not None and preview.mask.area > 0)
         self.restart_button.setEnabled(self.desk.source is not None)
