@@ -188,7 +188,7 @@ def test_brush_strokes_are_restored_with_the_objects_around_them(image):
     stroke = ObjectMask(np.ones((3, 20), bool), (6, 5))
     old = session.store.data[1][stroke.slices].copy()
     session.store.data[1][stroke.slices] = 2
-    session.note_painted(plane, stroke, old[stroke.mask], 2)
+    session.note_painted([(plane, stroke, old[stroke.mask], 2)])
     session.reopen(1)
     answer(session)
     session.commit()

@@ -91,10 +91,10 @@ class Hearing:
         if session is None or labels is None or getattr(session.store, "is_writing", False):
             return
         try:
-            for stroke in painted(event.value):
-                session.note_painted(*stroke)
+            session.note_painted(painted(event.value))
         except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
             session.note_label(labels.selected_label)
+        self._notices.say()
 
     # ---- clicks and drags
 

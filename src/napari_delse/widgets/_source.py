@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -139,7 +138,7 @@ class ImageSource:
         index = []
         for axis, size in enumerate(self.shape):
             if axis not in axes:
-                place = math.floor(position[axis] + 0.5)
+                place = int(np.round(position[axis]))  # halves to the even plane, as napari shows it
                 if not 0 <= place < size:
                     raise ValueError(f"the view lies outside '{self.layer.name}' on axis {axis}; move the slider back")
                 index.append(place)
