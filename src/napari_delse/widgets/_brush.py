@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from napari.utils.key_bindings import KeyCode, KeyMod
+from app_model.types import KeyCode, KeyMod
 
 from napari_delse.edits import PlaneKey
 from napari_delse.geometry import BoolArray, ObjectMask

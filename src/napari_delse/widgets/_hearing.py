@@ -56,7 +56,7 @@ class Hearing:
 
     def _follow_image(self, source: ImageSource | None) -> None:
         if source is not None:
-            for name in ("scale", "translate", "rotate", "shear", "affine"):
+            for name in ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels"):
                 self.followed.follow(getattr(source.layer.events, name), self._on_moved)
             self.followed.follow(source.layer.events.data, self._on_image_data)
 
@@ -123,9 +123,13 @@ class Hearing:
             return
         shapes, kinds = event.source.data, list(event.source.shape_type)
         with self._notices.told():
+            if not all(np.isfinite(shape).all() for shape in shapes):  # napari 0.9.2 scales such lines by x / 0
+                raise ValueError("a level or upright line cannot be moved as a whole; move one of its ends (D)")
             if "rectangle" in kinds and session.draft.is_empty:
                 key = source.shown_plane(desk.viewer, shapes[kinds.index("rectangle")][0])
                 session.set_box(key, [to_plane(key, row) for row in shapes[kinds.index("rectangle")]])
+            elif "rectangle" in kinds:
+                raise ValueError("a box begins an object; accept the one in progress or press Esc, then draw the box")
             elif any(kind not in ("line", "path") for kind in kinds):
                 raise ValueError(
                     "a correction is a line from the outline to where it belongs; draw it with the line tool (L)"
