@@ -19,11 +19,22 @@ from napari_delse.edits import ArrayLabels, PlaneKey
 from napari_delse.geometry import Correction, Crop, ObjectMask
 from napari_delse.journal import Identity, Journal, read, restore, start, unfinished
 from napari_delse.policy import LabelPolicy
-from napari_delse.replay import rebuild, replay
+from napari_delse.replay import other_weights, rebuild, replay
 from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 48, 40)
-ODDS = {"outline": 8, "drag": 3, "commit": 8, "undo": 4, "redo": 3, "delete": 1, "merge": 1, "split": 1, "reopen": 2}
+ODDS = {
+    "outline": 8,
+    "drag": 3,
+    "commit": 8,
+    "undo": 4,
+    "redo": 3,
+    "delete": 1,
+    "merge": 1,
+    "split": 1,
+    "reopen": 2,
+    "paint": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,14 @@ def act(session, rng):
             session.commit()
         elif what == "merge":
             session.merge(rng.sample(labels, min(2, len(labels))))
+        elif what == "paint":
+            plane, value = PlaneKey((1, 2), (rng.randint(0, 2),)), rng.choice([0, *labels])
+            rows, columns = (slice(start, start + 6) for start in (rng.randint(0, 30), rng.randint(0, 30)))
+            old = session.store.read(plane, rows, columns).copy()
+            where = old != value
+            session.store.write(plane, rows, columns, where, value)
+            if where.any():
+                session.note_painted([(plane, ObjectMask(where, (rows.start, columns.start)), old[where], value)])
         elif what in ("undo", "redo"):
             getattr(session, what)()
         elif labels:
@@ -460,6 +479,26 @@ def test_another_model_is_told_from_the_first_object_by_object(image):
     assert [(d.label, d.iou) for d in nothing.differences] == [(1, 0), (2, 0)]
     assert all("empty" in d.problem for d in nothing.differences)
     np.testing.assert_array_equal(nothing.labels, session.store.data)
+
+
+def test_other_weights_are_told_in_one_sentence(image):
+    session = worked(image, 3, model="default", weights="")
+    session.recorder.note_model("default", "aa")
+    contents = read(session.recorder.path)
+    assert other_weights(contents, "default", "aa") == other_weights(contents, "default", "") == ""
+    assert "(of 'default') than those of 'mine'" in other_weights(contents, "mine", "bb")
+    session.recorder.note_model("mine", "bb")
+    assert "(of 'default')" in other_weights(read(session.recorder.path), "mine", "bb")
+    unknown = worked(image, 3, seed=1)
+    assert other_weights(read(unknown.recorder.path), "mine", "bb") == ""
+
+
+def test_no_journal_can_be_begun_in_a_folder_that_is_a_file(image, tmp_path):
+    (tmp_path / "data").write_text("")
+    session = AnnotationSession(blank())
+    with pytest.raises(OSError):
+        start(session, image, tmp_path / "data" / "work.delse.jsonl")
+    assert session.recorder is None
 
 
 # ---------------------------------------------------------------- kill -9
