@@ -79,6 +79,8 @@ def _joined(
     corner: tuple[int, int], shape: tuple[int, int], strokes: list[Stroke]
 ) -> tuple[ObjectMask, npt.NDArray[Any]]:
     """Pixels of strokes in a box, and what they held before the first of them."""
+    if len(strokes) == 1:
+        return strokes[0][1], strokes[0][2]
     mask, former = np.zeros(shape, bool), np.zeros(shape, strokes[0][2].dtype)
     for _, part, old, _ in reversed(strokes):
         (top, left), (height, width) = np.subtract(part.origin, corner), part.mask.shape
