@@ -496,7 +496,7 @@ def test_other_weights_are_told_in_one_sentence(image):
 def test_no_journal_can_be_begun_in_a_folder_that_is_a_file(image, tmp_path):
     (tmp_path / "data").write_text("")
     session = AnnotationSession(blank())
-    with pytest.raises(OSError, match="exists|directory"):
+    with pytest.raises(OSError, match=r"exists|directory"):
         start(session, image, tmp_path / "data" / "work.delse.jsonl")
     assert session.recorder is None
 
