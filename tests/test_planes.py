@@ -133,6 +133,16 @@ def test_units_go_along_and_mixed_ones_are_refused(viewer, open_widget, qtbot):
     assert widget._session.draft.is_empty
 
 
+def test_what_was_told_about_a_view_is_over_when_it_is_turned(viewer, open_widget, qtbot):
+    viewer.add_image(noise((3, 80, 80)))
+    widget = open_widget()
+    viewer.dims.ndisplay = 3
+    click(widget, DIAMOND[0], index=(0,))
+    qtbot.waitUntil(lambda: "2D view" in widget.notice.text())
+    viewer.dims.ndisplay = 2
+    qtbot.waitUntil(lambda: not widget.notice.text())
+
+
 # ---------------------------------------------------------------- how much is read
 
 

@@ -59,6 +59,8 @@ class Hearing:
             for name in ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels"):
                 self.followed.follow(getattr(source.layer.events, name), self._on_moved)
             self.followed.follow(source.layer.events.data, self._on_image_data)
+            for name in ("order", "ndisplay"):
+                self.followed.follow(getattr(self.desk.viewer.dims.events, name), self._on_turned)
 
     def _follow_labels(self, layer: Labels) -> None:
         self._painted.let_go()
@@ -74,6 +76,9 @@ class Hearing:
 
     def _on_moved(self) -> None:
         self.desk.move()
+
+    def _on_turned(self) -> None:
+        self._notices.say()  # what was told about the former view is over
 
     def _on_image_data(self) -> None:
         source, labels, session = self.desk.source, self.desk.labels, self.desk.session
