@@ -500,12 +500,20 @@ def test_painting_is_respected(viewer, open_widget, qtbot):
     outlined(widget, qtbot)
     widget.accept()
     assert widget._labels.selected_label == 1  # the brush goes on with the new object
+    before = widget._labels.data.copy()
     widget._labels.paint((40, 40), 7)
-    widget._labels.selected_label = 7
-    widget._labels.paint((41, 40), 7)
+    painted = widget._labels.data.copy()
+    widget._labels.paint((41, 40), 0)
     assert widget._session.next_label == 8
+    widget.undo()  # one stroke after the other, before the object
+    np.testing.assert_array_equal(widget._labels.data, painted)
     widget.undo()
-    assert set(np.unique(widget._labels.data)) == {0, 7}
+    np.testing.assert_array_equal(widget._labels.data, before)
+    widget.undo()
+    assert not widget._labels.data.any()
+    for _ in range(2):
+        widget.redo()
+    np.testing.assert_array_equal(widget._labels.data, painted)
 
 
 @pytest.mark.parametrize("kind", ["zarr", "dask", "memmap"])

@@ -6,10 +6,14 @@ import pytest
 from napari_delse._sample_data import cells, coins
 from napari_delse.checkpoint import load_model
 from napari_delse.data import object_ids
+from napari_delse.edits import ArrayLabels, PlaneKey
 from napari_delse.evaluation import EvaluateConfig, run
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.journal import Identity, start
 from napari_delse.metrics import iou
 from napari_delse.predict import Predictor
+from napari_delse.replay import replay
+from napari_delse.session import AnnotationSession
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,25 @@ def test_an_object_in_the_middle_of_nothing_is_at_least_where_it_was_clicked(pre
     if mask.area:
         assert 40 <= ys.min() <= ys.max() <= 120
         assert 40 <= xs.min() <= xs.max() <= 120
+
+
+def test_a_journal_is_replayed_bit_by_bit_from_its_prompts(predictor, tmp_path):
+    (photograph, _, _), (truth, _, _), _ = coins()
+    session = AnnotationSession(ArrayLabels(np.zeros(truth.shape, np.uint16)))
+    journal = start(session, Identity.of(photograph), tmp_path / "work.delse.jsonl")
+    for label in object_ids(truth, 30)[:4]:
+        for drags in range(2):
+            if drags:
+                y, x = session.draft.clicks[0]
+                session.add_correction(Correction((y, x), (y - 3, x + 1)))
+            else:
+                session.set_clicks(PlaneKey(), ExtremePoints.from_mask(truth == label).points)
+            request = session.request()
+            found = predictor.segment(photograph, request.draft.prompt(), request.draft.corrections)
+            session.receive(request, found)
+        session.commit()
+    journal.abandon()
+
+    again = replay(journal.path, predictor=lambda d: predictor.segment(photograph, d.prompt(), d.corrections))
+    assert (again.predicted, again.differences) == (4, ())
+    np.testing.assert_array_equal(again.labels, session.store.data)

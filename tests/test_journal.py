@@ -21,7 +21,7 @@ from napari_delse.geometry import Correction, Crop, ObjectMask
 from napari_delse.journal import Identity, Journal, read, restore, start, unfinished
 from napari_delse.policy import LabelPolicy
 from napari_delse.records import line_of
-from napari_delse.replay import predict_draft, rebuild, replay
+from napari_delse.replay import other_weights, predict_draft, rebuild, replay
 from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 48, 40)
@@ -36,6 +36,7 @@ ODDS = {
     "split": 1,
     "reopen": 2,
     "evolve": 2,
+    "paint": 2,
 }
 
 
@@ -82,6 +83,14 @@ def act(session, rng):
             session.set_evolution(
                 rng.choice([None, EvolutionSettings(steps=rng.randint(0, 8), dt=1 / 3, threshold=0.2)])
             )
+        elif what == "paint":
+            plane, value = PlaneKey((1, 2), (rng.randint(0, 2),)), rng.choice([0, *labels])
+            rows, columns = (slice(start, start + 6) for start in (rng.randint(0, 30), rng.randint(0, 30)))
+            old = session.store.read(plane, rows, columns).copy()
+            where = old != value
+            session.store.write(plane, rows, columns, where, value)
+            if where.any():
+                session.note_painted([(plane, ObjectMask(where, (rows.start, columns.start)), old[where], value)])
         elif what in ("undo", "redo"):
             getattr(session, what)()
         elif labels:
@@ -206,7 +215,7 @@ def test_brush_strokes_are_restored_with_the_objects_around_them(image):
     stroke = ObjectMask(np.ones((3, 20), bool), (6, 5))
     old = session.store.data[1][stroke.slices].copy()
     session.store.data[1][stroke.slices] = 2
-    session.note_painted(plane, stroke, old[stroke.mask], 2)
+    session.note_painted([(plane, stroke, old[stroke.mask], 2)])
     session.reopen(1)
     answer(session)
     session.commit()
@@ -536,6 +545,26 @@ def test_fields_that_are_known_need_no_network():
     assert model.asked == 1
     assert predict_draft(model, None, replace(draft, evolution=None), "fields") == "fields"
     assert model.asked == 2  # the model's own way is what the model says
+
+
+def test_other_weights_are_told_in_one_sentence(image):
+    session = worked(image, 3, model="default", weights="")
+    session.recorder.note_model("default", "aa")
+    contents = read(session.recorder.path)
+    assert other_weights(contents, "default", "aa") == other_weights(contents, "default", "") == ""
+    assert "(of 'default') than those of 'mine'" in other_weights(contents, "mine", "bb")
+    session.recorder.note_model("mine", "bb")
+    assert "(of 'default')" in other_weights(read(session.recorder.path), "mine", "bb")
+    unknown = worked(image, 3, seed=1)
+    assert other_weights(read(unknown.recorder.path), "mine", "bb") == ""
+
+
+def test_no_journal_can_be_begun_in_a_folder_that_is_a_file(image, tmp_path):
+    (tmp_path / "data").write_text("")
+    session = AnnotationSession(blank())
+    with pytest.raises(OSError, match=r"exists|directory"):
+        start(session, image, tmp_path / "data" / "work.delse.jsonl")
+    assert session.recorder is None
 
 
 # ---------------------------------------------------------------- kill -9

@@ -714,12 +714,17 @@ coordinates = st.tuples(st.integers(-4, 26).map(float), st.integers(-4, 22).map(
 planes = st.sampled_from([PlaneKey((1, 2), (z,)) for z in range(3)] + [PlaneKey((0, 2), (5,)), PlaneKey((2, 1), (1,))])
 
 
+def labels_of(session):
+    store = session.store
+    return store.data if isinstance(store, ArrayLabels) else store.layer.data
+
+
 def state_of(session):
-    return session.store.data.tobytes(), session.draft, tuple(sorted(session.objects.items())), session.next_label
+    return labels_of(session).tobytes(), session.draft, tuple(sorted(session.objects.items()))
 
 
 def whole_state(session):
-    return state_of(session), session.actions, session.undone, session.policy
+    return state_of(session), session.actions, session.undone, session.policy, session.next_label
 
 
 def plane_of(data, plane):
@@ -733,22 +738,25 @@ class Annotating(RuleBasedStateMachine):
         super().__init__()
         rng = np.random.default_rng(0)
         self.start = np.where(rng.random(SHAPE) < 0.3, rng.integers(1, 5, SHAPE), 0).astype(np.uint8)
-        self.session = AnnotationSession(ArrayLabels(self.start.copy()), largest=4)
+        self.session = AnnotationSession(self.store(self.start.copy()), largest=4)
         self.recorded = []
         self.session.recorder = lambda entry: self.recorded.append(json.dumps(entry))
         self.states = [state_of(self.session)]  # after each action, to compare undo and redo with
 
+    def store(self, labels):
+        return ArrayLabels(labels)
+
     @property
     def labels(self):
-        return self.session.store.data
+        return labels_of(self.session)
 
     def note(self):
-        """After a rule: at most one action was added."""
+        """After a rule: at most one action was added, and nothing changed without one."""
         count = len(self.session.actions)
-        if state_of(self.session) != self.states[-1]:
-            del self.states[count:]
+        if count == len(self.states):
             self.states.append(state_of(self.session))
         assert len(self.states) == count + 1
+        assert state_of(self.session) == self.states[-1]
 
     def some_labels(self, data):
         labels = st.sampled_from(sorted(self.session.objects))
@@ -802,6 +810,21 @@ class Annotating(RuleBasedStateMachine):
         answer(self.session, untidy=True)
         self.note()
 
+    @rule(data=st.data(), plane=planes, top=st.integers(0, 20), left=st.integers(0, 16), seed=st.integers(0, 9))
+    def brush(self, data, plane, top, left, seed):
+        """Strokes of several steps and values, over objects, what was there before, and earlier strokes."""
+        strokes, rng = [], np.random.default_rng(seed)
+        for shift in range(data.draw(st.integers(1, 3))):
+            value = data.draw(st.sampled_from([0, 3, 7, *self.session.objects]))
+            rows, columns = slice(top + shift, top + shift + 3), slice(left, left + 4)
+            before = self.session.store.read(plane, rows, columns).copy()
+            where = (rng.random(before.shape) < 0.8) & (before != value)
+            if where.any():
+                self.session.store.write(plane, rows, columns, where, value)
+                strokes.append((plane, ObjectMask(where, (rows.start, left)), before[where], value))
+        self.session.note_painted(strokes)
+        self.note()
+
     @rule()
     def clear(self):
         before = self.labels.copy(), dict(self.session.objects)
@@ -845,7 +868,7 @@ class Annotating(RuleBasedStateMachine):
         else:
             assert made.label == former.label
             assert set(np.unique(self.labels[changed])) <= {0, made.label}
-            assert (plane_of(self.labels, plane) == made.label).sum() == piece.area
+            assert (plane_of(self.labels, plane) == made.label).sum() >= piece.area  # more, if painted beside
         assert not (protect and not np.isin(before[changed], (0, made.label)).all())
         self.note()
 

@@ -29,6 +29,7 @@ __all__ = [
     "LabelledObject",
     "Merge",
     "PackedMask",
+    "Paint",
     "PixelEdit",
     "PlaneKey",
     "Reopen",
@@ -168,7 +169,7 @@ class Action:
     before, after : Draft
         The object in progress.
     pixels : tuple of PixelEdit
-        Changes of the labels; no two touch the same pixel.
+        Changes of the labels, in order.
     removed, added : tuple of LabelledObject
         Objects that are gone or come; one that changes is in both.
     """
@@ -244,7 +245,14 @@ class Classify(Action):
     kind: ClassVar[str] = "classify"
 
 
-_KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge, Split, Classify)}
+@dataclass(frozen=True)
+class Paint(Action):
+    """The person painted or erased by hand; what was painted later in one stroke comes later."""
+
+    kind: ClassVar[str] = "paint"
+
+
+_KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge, Split, Classify, Paint)}
 
 
 # ---------------------------------------------------------------- JSON

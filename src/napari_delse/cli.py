@@ -426,11 +426,11 @@ def replay(
     json_out: Json = None,
 ) -> None:
     """Make labels anew from the journal of an annotation, such as after a crash."""
-    from napari_delse.checkpoint import write_atomically
+    from napari_delse.checkpoint import available_models, write_atomically
     from napari_delse.files import TIFF, write_labels
-    from napari_delse.journal import read
+    from napari_delse.journal import read, weights_hash
     from napari_delse.prompts import write_prompts
-    from napari_delse.replay import labels_like, on_image
+    from napari_delse.replay import labels_like, on_image, other_weights
     from napari_delse.replay import replay as make_anew
     from napari_delse.review import object_prompts
 
@@ -441,7 +441,8 @@ def replay(
     for target in (out, prompts):
         if target is not None and target.exists() and any(target.samefile(other) for other in taken):
             raise ValueError(f"{target} is what is read; give the result a file of its own")
-    header = read(journal).header
+    contents = read(journal)
+    header = contents.header
     named = image or (Path(header.image.path) if header.image.path else None)
     with _image_of_journal(named, axes, needed=image is not None or model is not None) as opened:
         predictor, predict = None, None
@@ -472,6 +473,9 @@ def replay(
     ]
     if predictor is not None:
         lines.append(f"{len(differences)} of {found.predicted} masks differ with {predictor.name}")
+        folder = available_models().get(str(model), Path(str(model)))
+        if unlike := other_weights(contents, predictor.name, weights_hash(folder)):
+            lines.append(unlike)
         lines += [f"label {one['label']}: IoU {one['iou']:.3f} {one['problem']}".rstrip() for one in differences]
         if found.kept:
             lines.append(f"merged or split, so kept as they are: {', '.join(map(str, found.kept))}")

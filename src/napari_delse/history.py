@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.actions import Action, Draft, LabelledObject, action_from_json, action_to_json, edit_from_json
+from napari_delse.actions import Action, Draft, LabelledObject, Paint, action_from_json, action_to_json
 from napari_delse.edits import LabelStore, PixelEdit, PlaneKey
 from napari_delse.geometry import ObjectMask
 from napari_delse.policy import LabelPolicy
 
 Recorder = Callable[[dict[str, Any]], None]
+Stroke = tuple[PlaneKey, ObjectMask, int | npt.NDArray[Any], int]
 _Change = Callable[[PixelEdit, LabelStore], None]
 
 
@@ -69,6 +70,11 @@ class History:
         return bool(self._undone)
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done yet."""
+        return not self._done and not self._undone
+
+    @property
     def actions(self) -> tuple[Action, ...]:
         """Everything done and not undone, oldest first."""
         return tuple(self._done)
@@ -96,22 +102,21 @@ class History:
             self._record("label", label=int(label))
             self._found = int(label)
 
-    def note_painted(self, plane: PlaneKey, mask: ObjectMask, before: int | npt.NDArray[Any], after: int) -> None:
-        """Somebody painted or erased (napari's brush): for the journal only, undo is theirs.
+    def note_painted(self, strokes: Iterable[Stroke]) -> None:
+        """Somebody painted or erased (napari's brush): one more action, which undo takes back in its turn.
 
         Parameters
         ----------
-        plane, mask : PlaneKey, ObjectMask
-            Which pixels.
-        before : int or array
-            What they held: one value, or one per pixel of the mask.
-        after : int
-            What they hold now.
+        strokes : iterable of (PlaneKey, ObjectMask, int or array, int)
+            What was painted at once, in order: the plane and its pixels, what they held (one value, or one per
+            pixel of the mask) and what they hold now. It stands in the labels already.
         """
-        self.note_label(after)
-        if self.recorder is not None:
-            edit = PixelEdit.known(plane, mask, after, before, np.dtype(self.store.dtype))
-            self._record("paint", pixels=asdict(edit))
+        dtype = np.dtype(self.store.dtype)
+        edits = [PixelEdit.known(plane, mask, after, before, dtype) for plane, mask, before, after in strokes]
+        if not edits:
+            return
+        self.note_label(max(edit.after for edit in edits))
+        self._do(Paint(self._draft, self._draft, tuple(edits)), write=False)
 
     @property
     def policy(self) -> LabelPolicy:
@@ -154,10 +159,10 @@ class History:
         self._undone.pop()
         return action
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: Action, *, write: bool = True) -> None:
         if self.recorder is not None:
             self._record("do", action=action_to_json(action))
-        self._apply(action)
+        self._apply(action, write=write)
         self._undone.clear()
 
     def _apply(self, action: Action, *, write: bool = True) -> None:
@@ -169,7 +174,7 @@ class History:
 
     def _take_back(self, action: Action, *, write: bool = True) -> None:
         if write:
-            self._write(action.pixels, PixelEdit.undo, PixelEdit.do)
+            self._write(action.pixels[::-1], PixelEdit.undo, PixelEdit.do)
         self._exchange(action.added, action.removed, action.before)
         self._undone.append(self._done.pop())
 
@@ -181,7 +186,7 @@ class History:
                 try:
                     change(edit, self.store)
                 except BaseException:
-                    for begun in edits[:number]:
+                    for begun in edits[:number][::-1]:
                         with suppress(Exception):
                             change_back(begun, self.store)
                     with suppress(Exception):
@@ -233,9 +238,6 @@ class History:
                 left.pop()
         elif step == "label":
             self._found = int(entry["label"])
-        elif step == "paint":
-            if write:
-                edit_from_json(entry["pixels"]).do(self.store)
         elif step == "policy":
             self._policy = LabelPolicy(**entry["policy"])
         else:

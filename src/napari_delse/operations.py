@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_delse.actions import Classify, Commit, Delete, Draft, LabelledObject, Merge, Reopen, Split
+from napari_delse.actions import Action, Classify, Commit, Delete, Draft, LabelledObject, Merge, Reopen, Split
 from napari_delse.edits import LabelStore, PackedMask, PixelEdit, PlaneKey, cut, largest_value, pixels_of, union
 from napari_delse.geometry import ObjectMask
 from napari_delse.policy import LabelPolicy, drop_small, separate, tidy
@@ -111,11 +111,25 @@ def _without(draft: Draft, labels: Sequence[int]) -> Draft:
     return Draft() if draft.label in labels else draft
 
 
-def plan_delete(store: LabelStore, draft: Draft, objects: Sequence[LabelledObject]) -> Delete:
-    """Remove objects, with what was painted onto them since."""
-    edits = tuple(
-        PixelEdit.plan(store, piece.plane, mask, 0) for made in objects for piece, mask in _present(store, made)
-    )
+def _everywhere(
+    store: LabelStore, objects: Sequence[LabelledObject], actions: Sequence[Action]
+) -> dict[int, list[tuple[PlaneKey, ObjectMask]]]:
+    """All pixels of objects, also those apart from their pieces that were painted or came from another object."""
+    found = {one.label: [(piece.plane, mask) for piece, mask in _present(store, one)] for one in objects}
+    for edit in (edit for action in actions for edit in action.pixels if edit.after in found):
+        pixels = pixels_of(store, edit.after, edit.plane, edit.pixels.unpack())
+        known = [cut(mask, *pixels.slices) for plane, mask in found[edit.after] if plane == edit.plane]
+        if (apart := np.logical_and.reduce([pixels.mask, *(~one for one in known)])).any():
+            found[edit.after].append((edit.plane, ObjectMask(apart, pixels.origin)))
+    return found
+
+
+def plan_delete(
+    store: LabelStore, draft: Draft, objects: Sequence[LabelledObject], actions: Sequence[Action] = ()
+) -> Delete:
+    """Remove objects, with what was painted under their labels in these actions."""
+    found = _everywhere(store, objects, actions)
+    edits = tuple(PixelEdit.plan(store, plane, mask, 0) for pixels in found.values() for plane, mask in pixels)
     return Delete(draft, _without(draft, [made.label for made in objects]), edits, tuple(objects))
 
 
@@ -143,8 +157,10 @@ def plan_classify(draft: Draft, objects: Sequence[LabelledObject], class_name: s
 # ---------------------------------------------------------------- merge
 
 
-def plan_merge(store: LabelStore, draft: Draft, objects: Sequence[LabelledObject]) -> Merge:
-    """Give all objects the label of the first.
+def plan_merge(
+    store: LabelStore, draft: Draft, objects: Sequence[LabelledObject], actions: Sequence[Action] = ()
+) -> Merge:
+    """Give all objects the label of the first, with what was painted under their labels in these actions.
 
     Raises
     ------
@@ -160,8 +176,8 @@ def plan_merge(store: LabelStore, draft: Draft, objects: Sequence[LabelledObject
     for one in objects:
         for piece, mask in _present(store, one):
             by_plane.setdefault(piece.plane, []).append((piece, mask))
-            if one is not first and mask.area:
-                edits.append(PixelEdit.plan(store, piece.plane, mask, first.label))
+    for pixels in _everywhere(store, objects[1:], actions).values():
+        edits += [PixelEdit.plan(store, plane, mask, first.label) for plane, mask in pixels if mask.area]
     name = next((one.class_name for one in objects if one.class_name), "")
     pieces = [_joined(plane, group, first.label) for plane, group in by_plane.items()]
     made = replace(LabelledObject.of_pieces(pieces), class_name=name)

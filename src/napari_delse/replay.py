@@ -191,6 +191,26 @@ def rebuild(contents: Contents, labels: Any = None) -> AnnotationSession:
     return session
 
 
+def other_weights(contents: Contents, model: str, weights: str) -> str:
+    """One sentence if a journal was written with other weights than these; empty if not, or if that is unknown.
+
+    Parameters
+    ----------
+    contents : Contents
+        The journal.
+    model, weights : str
+        Name of the model that predicts now, and `weights_hash` of it.
+    """
+    header = contents.header
+    said = [(header.model, header.weights)]
+    said += [(entry["model"], entry["weights"]) for entry in contents.entries if entry["step"] == "model"]
+    used = {known: name for name, known in said if known}
+    if not weights or not used or set(used) == {weights}:
+        return ""
+    names = " and ".join(f"'{name}'" for known, name in used.items() if known != weights)
+    return f"the journal was written with other weights (of {names}) than those of '{model}', so masks may differ"
+
+
 def label_axes(image: ImageFile) -> str:
     """Letters of the axes of labels of an image: all but channels."""
     return "".join(axis for axis in image.axes if axis not in "CS")

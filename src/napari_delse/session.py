@@ -307,7 +307,7 @@ class AnnotationSession(History):
             self._do(action)
 
     def delete(self, label: int) -> LabelledObject:
-        """Remove an object from the labels, with what was painted onto it since.
+        """Remove an object from the labels, with what was painted onto it or under its label since.
 
         Raises
         ------
@@ -327,7 +327,7 @@ class AnnotationSession(History):
         chosen = tuple(find(self.objects, label, "delete") for label in dict.fromkeys(labels))
         if not chosen:
             raise ValueError("there is nothing to delete; choose one or more objects first")
-        self._do(plan_delete(self.store, self._draft, chosen))
+        self._do(plan_delete(self.store, self._draft, chosen, self._done))
         return chosen
 
     def merge(self, labels: Iterable[int]) -> LabelledObject:
@@ -339,7 +339,7 @@ class AnnotationSession(History):
             If they are less than two, not made by this session, or from differently turned planes.
         """
         chosen = [find(self.objects, label, "merge") for label in dict.fromkeys(labels)]
-        action = plan_merge(self.store, self._draft, chosen)
+        action = plan_merge(self.store, self._draft, chosen, self._done)
         self._do(action)
         return action.object
 

@@ -2,19 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from app_model.types import KeyCode, KeyMod
 
 from napari_delse.edits import PlaneKey
 from napari_delse.geometry import BoolArray, ObjectMask
 
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
 Stroke = tuple[PlaneKey, ObjectMask, npt.NDArray[Any], int]  # which pixels, what they held, what they hold now
 
 
+_UNDO_KEYS = (KeyMod.CtrlCmd | KeyCode.KeyZ, KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ)  # napari's own
+_TOGETHER = 1_000_000  # pixels of a box in which parts of a stroke are one change
+
+
 def painted(steps: Any) -> Iterator[Stroke]:
+    """What one use of a tool changed, plane by plane; the many steps of a long stroke are a few changes.
+
+    Parameters
+    ----------
+    steps : sequence
+        Value of a paint event.
+    """
+    for value, same in groupby(_changes(steps), key=lambda stroke: stroke[3]):
+        by_plane: dict[PlaneKey, list[Stroke]] = {}
+        for stroke in same:
+            by_plane.setdefault(stroke[0], []).append(stroke)
+        for plane, strokes in by_plane.items():
+            for corner, shape, together in _boxes(strokes):
+                yield plane, *_joined(corner, shape, together), value
+
+
+def lead_undo(layer: Labels, undo: Callable[[], None], redo: Callable[[], None]) -> None:
+    """Have the undo keys of a Labels layer call these: strokes and objects are undone in the order they came.
+
+    napari's own undo knows the pixels of an object but not the object, and would leave it without them.
+    """
+    for key, action in zip(_UNDO_KEYS, (undo, redo), strict=True):
+        layer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+
+
+def leave_undo(layer: Labels) -> None:
+    """Give the undo keys back to napari, whose history holds the strokes and objects too."""
+    for key in _UNDO_KEYS:
+        layer.bind_key(key, None)
+
+
+def _boxes(strokes: list[Stroke]) -> Iterator[tuple[tuple[int, int], tuple[int, int], list[Stroke]]]:
+    """Strokes that lie close together, in order, and the box around them."""
+    together: list[Stroke] = []
+    start, stop = (0, 0), (0, 0)
+    for stroke in strokes:
+        rows, columns = stroke[1].slices
+        first, last = (rows.start, columns.start), (rows.stop, columns.stop)
+        if together:
+            low = min(start[0], first[0]), min(start[1], first[1])
+            high = max(stop[0], last[0]), max(stop[1], last[1])
+            if (high[0] - low[0]) * (high[1] - low[1]) <= _TOGETHER:
+                start, stop = low, high
+                together.append(stroke)
+                continue
+            yield start, (stop[0] - start[0], stop[1] - start[1]), together
+        start, stop, together = first, last, [stroke]
+    if together:
+        yield start, (stop[0] - start[0], stop[1] - start[1]), together
+
+
+def _joined(
+    corner: tuple[int, int], shape: tuple[int, int], strokes: list[Stroke]
+) -> tuple[ObjectMask, npt.NDArray[Any]]:
+    """Pixels of strokes in a box, and what they held before the first of them."""
+    if len(strokes) == 1:
+        return strokes[0][1], strokes[0][2]
+    mask, former = np.zeros(shape, bool), np.zeros(shape, strokes[0][2].dtype)
+    for _, part, old, _ in reversed(strokes):
+        (top, left), (height, width) = np.subtract(part.origin, corner), part.mask.shape
+        window = slice(top, top + height), slice(left, left + width)
+        mask[window] |= part.mask
+        former[window][part.mask] = old
+    return ObjectMask(mask, corner), former[mask]
+
+
+def _changes(steps: Any) -> Iterator[Stroke]:
     """Every change of pixels, plane by plane.
 
     Parameters

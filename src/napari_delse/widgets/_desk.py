@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_delse.actions import Draft
 from napari_delse.policy import LabelPolicy
 from napari_delse.session import AnnotationSession
-from napari_delse.widgets._layers import MINE, LayerLabels, WorkLayers, largest_label, new_labels, place
+from napari_delse.widgets._layers import MINE, LayerLabels, WorkLayers, is_of, largest_label, new_labels, place
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource
 
@@ -93,7 +93,8 @@ class Desk(QObject):
         self.source = source
         if source is not None:
             self.layers = WorkLayers(self.viewer, source)
-            kept = [other for other in self.matching_labels() if other in self.sessions]
+            found = self.matching_labels()
+            kept = [other for other in found if other in self.sessions] or [x for x in found if is_of(x, source)]
             self.choose_labels(kept[-1] if kept else None)
         self._journals.look(source)
         self.image_chosen.emit(source)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from napari_delse.review import next_empty_plane
 from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
+from napari_delse.widgets._brush import lead_undo, leave_undo
 from napari_delse.widgets._view import go_to, shown_plane
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_delse.actions import LabelledObject
     from napari_delse.evolution import EvolutionSettings
     from napari_delse.widgets._desk import Desk
@@ -50,6 +53,9 @@ class Editor:
         self._desk, self._outliner, self._notices = desk, outliner, notices
         self._changed, self._answered = changed, answered
         self._asked_at = 0.0
+        self._led: Labels | None = None  # whose undo keys go the session's way
+        desk.labels_chosen.connect(self._lead_undo)
+        desk.left.connect(self._leave_undo)
 
     # ---- prediction
 
@@ -136,6 +142,26 @@ class Editor:
             if (action := step(self._desk.session)) is not None:
                 go_to(self._desk, action.plane)
         self.ask()
+
+    def _lead_undo(self, layer: Labels) -> None:
+        """Undo what was done to these labels in its order, be it a stroke or an object."""
+
+        def is_napari() -> bool:
+            """Whether only napari knows what to undo: strokes from before there was a session."""
+            return layer is not self._desk.labels or self._desk.session is None or self._desk.session.is_untouched
+
+        self._leave_undo()
+        self._led = layer
+        lead_undo(
+            layer,
+            lambda: layer.undo() if is_napari() else self.undo(),
+            lambda: layer.redo() if is_napari() else self.redo(),
+        )
+
+    def _leave_undo(self) -> None:
+        if self._led is not None:
+            leave_undo(self._led)
+            self._led = None
 
     # ---- accepted objects
 

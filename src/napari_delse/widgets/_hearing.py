@@ -56,9 +56,11 @@ class Hearing:
 
     def _follow_image(self, source: ImageSource | None) -> None:
         if source is not None:
-            for name in ("scale", "translate", "rotate", "shear", "affine"):
+            for name in ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels"):
                 self.followed.follow(getattr(source.layer.events, name), self._on_moved)
             self.followed.follow(source.layer.events.data, self._on_image_data)
+            for name in ("order", "ndisplay"):
+                self.followed.follow(getattr(self.desk.viewer.dims.events, name), self._on_turned)
 
     def _follow_labels(self, layer: Labels) -> None:
         self._painted.let_go()
@@ -74,6 +76,9 @@ class Hearing:
 
     def _on_moved(self) -> None:
         self.desk.move()
+
+    def _on_turned(self) -> None:
+        self._notices.say()  # what was told about the former view is over
 
     def _on_image_data(self) -> None:
         source, labels, session = self.desk.source, self.desk.labels, self.desk.session
@@ -91,10 +96,10 @@ class Hearing:
         if session is None or labels is None or getattr(session.store, "is_writing", False):
             return
         try:
-            for stroke in painted(event.value):
-                session.note_painted(*stroke)
+            session.note_painted(painted(event.value))
         except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
             session.note_label(labels.selected_label)
+        self._notices.say()
 
     # ---- clicks and drags
 
@@ -123,9 +128,13 @@ class Hearing:
             return
         shapes, kinds = event.source.data, list(event.source.shape_type)
         with self._notices.told():
+            if not all(np.isfinite(shape).all() for shape in shapes):  # napari 0.9.2 scales such lines by x / 0
+                raise ValueError("a level or upright line cannot be moved as a whole; move one of its ends (D)")
             if "rectangle" in kinds and session.draft.is_empty:
                 key = source.shown_plane(desk.viewer, shapes[kinds.index("rectangle")][0])
                 session.set_box(key, [to_plane(key, row) for row in shapes[kinds.index("rectangle")]])
+            elif "rectangle" in kinds:
+                raise ValueError("a box begins an object; accept the one in progress or press Esc, then draw the box")
             elif any(kind not in ("line", "path") for kind in kinds):
                 raise ValueError(
                     "a correction is a line from the outline to where it belongs; draw it with the line tool (L)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 CLICKS, DRAGS, PREVIEW = "DELSE clicks", "DELSE drags", "DELSE preview"
 CLICK_COLOR, DRAG_COLOR, PREVIEW_COLOR = "#00e5ff", "#ff3dbb", "#ffd400"
-MINE = "napari-delse"  # key in a layer's metadata
+MINE, IMAGE = "napari-delse", "napari-delse image"  # keys in a layer's metadata
 
 _RIM = 2.0  # width of the preview's rim, screen pixels
 _LINE = 3.0  # width of drawn drags, screen pixels
 _MARKER = 9.0  # diameter of click markers, screen pixels
 _OVERLAY_PIXELS = 1_000_000  # of the preview: few enough to be shown at once
+_AT_ONCE = 8_000_000  # labels that are read at once to find the largest
 _EDITS = ("added", "changed", "removed")
 
 
@@ -85,7 +87,13 @@ class LayerLabels:
     def write(
         self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
     ) -> None:
-        """Write to the chosen pixels of a window, as one step of napari's undo."""
+        """Write to the chosen pixels of a window, as one step of napari's undo.
+
+        Raises
+        ------
+        ValueError
+            If the layer's array cannot be written.
+        """
         if not where.any():
             return
         if isinstance(values, np.ndarray):
@@ -100,6 +108,11 @@ class LayerLabels:
                 for number, (chosen, value) in enumerate(parts, 1):
                     is_last = number == len(parts) and not self._is_grouping
                     self._paint(plane, rows, columns, chosen, value, refresh=is_last)
+        except Exception as error:  # that of any array, disk or server
+            raise ValueError(
+                f"labels '{self.layer.name}' cannot be written ({str(error).rstrip('.')}); choose other labels "
+                "or a new layer"
+            ) from error
         finally:
             self.is_writing = False
 
@@ -148,15 +161,25 @@ def _writable(layer: Labels) -> Iterator[None]:
 
 def largest_label(data: Any, is_stopped: Callable[[], bool] = lambda: False) -> int:
     """The largest label of an array, read in pieces; whatever was found so far when it is stopped."""
-    row = max(1, math.prod(data.shape[1:]))
-    step = max(1, 8_000_000 // row)
+    steps = _piece(data)
     largest = 0
-    for start in range(0, data.shape[0], step):
+    for corner in product(*(range(0, side, step) for side, step in zip(data.shape, steps, strict=True))):
         if is_stopped():
             break
-        piece = np.asarray(data[start : start + step])
-        largest = max(largest, int(piece.max(initial=0)))
+        window = tuple(slice(start, start + step) for start, step in zip(corner, steps, strict=True))
+        largest = max(largest, int(np.asarray(data[window]).max(initial=0)))
     return largest
+
+
+def _piece(data: Any) -> list[int]:
+    """Sides of a piece of an array that is read at once: whole chunks, but not much memory."""
+    chunks = getattr(data, "chunks", None) or (1,) * len(data.shape)
+    chunk = [max(1, side[0] if isinstance(side, tuple) else side) for side in chunks]  # dask names each one
+    sides = [min(one, max(1, side)) for one, side in zip(chunk, data.shape, strict=True)]
+    for axis in reversed(range(len(sides))):
+        times = max(1, _AT_ONCE // math.prod(sides))
+        sides[axis] = max(1, min(sides[axis] * times, data.shape[axis]))
+    return sides
 
 
 # ---------------------------------------------------------------- what is shown
@@ -364,7 +387,17 @@ def new_labels(source: ImageSource) -> Labels:
             f"labels for '{source.layer.name}' need {needed:.0f} GiB of memory; open labels that lie on disk "
             "(zarr) and choose them instead"
         ) from None
-    return Labels(data, name=f"{source.layer.name} objects", metadata={MINE: "labels"}, **source.placement())
+    metadata = {MINE: "labels", IMAGE: _identity(source)}
+    return Labels(data, name=f"{source.layer.name} objects", metadata=metadata, **source.placement())
+
+
+def is_of(labels: Labels, source: ImageSource) -> bool:
+    """Whether labels were made for an image by a widget, which may have been closed since."""
+    return bool(labels.metadata.get(IMAGE) == _identity(source))
+
+
+def _identity(source: ImageSource) -> str:
+    return str(getattr(source.layer, "unique_id", source.layer.name))
 
 
 def _clicks_layer(ndim: int, placement: dict[str, Any], zoom: float) -> Points:

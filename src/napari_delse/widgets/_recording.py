@@ -68,7 +68,7 @@ class Recording:
         if self._closed:
             return
         self._left.append(entry)
-        self._has_work = self._has_work or entry["step"] in ("do", "paint")
+        self._has_work = self._has_work or entry["step"] == "do"
         if self._has_work:
             self._write()
 

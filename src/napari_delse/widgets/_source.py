@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +126,12 @@ class ImageSource:
         """
         if viewer.dims.ndisplay != 2:
             raise ValueError("objects are outlined in the 2D view; switch to it with Ctrl+Y")
+        shown, own = getattr(viewer.dims, "units", None), self.placement().get("units")
+        if shown and own and tuple(shown)[-self.ndim :] != tuple(own):
+            raise ValueError(
+                f"'{self.layer.name}' is measured in {_names(own)} but shown in {_names(shown)}, and napari misplaces "
+                "clicks then; give all layers and axes the same units"
+            )
         offset = viewer.dims.ndim - self.ndim
         axes = sorted(d - offset for d in viewer.dims.displayed)
         if axes[0] < 0:
@@ -139,11 +144,15 @@ class ImageSource:
         index = []
         for axis, size in enumerate(self.shape):
             if axis not in axes:
-                place = math.floor(position[axis] + 0.5)
+                place = int(np.round(position[axis]))  # halves to the even plane, as napari shows it
                 if not 0 <= place < size:
                     raise ValueError(f"the view lies outside '{self.layer.name}' on axis {axis}; move the slider back")
                 index.append(place)
         return tuple(index)
+
+
+def _names(units: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(map(str, units)))
 
 
 def to_plane(key: PlaneKey, position: Sequence[float]) -> Point:
