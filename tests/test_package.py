@@ -20,7 +20,7 @@ ROOMS = (
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
-    {"confidence", "predict", "train"},
+    {"confidence", "distributed", "predict", "train", "_interrupt", "_training_batches", "_training_log", "_training_state"},
     {"evaluation", "finetune", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}

@@ -225,10 +225,11 @@ class CropSampler:
         cell = (high - low) / size
         axis = (torch.arange(size, device=device) + 0.5)[None, :, None]
         where = low[:, None] + axis * cell[:, None]  # (B, size, 2) positions along y and x
-        grid = torch.stack(
-            [where[:, :, None, 0].expand(-1, -1, size), where[:, None, :, 1].expand(-1, size, -1)], dim=-1
-        )
-        back = torch.einsum("bij,bhwj->bhwi", torch.linalg.inv(spread), grid)
+        inverse = torch.linalg.inv(spread)
+        # An affine map of a grid is the sum of what it makes of the rows and of the columns.
+        by_row = where[..., :1] * inverse[:, None, :, 0]
+        by_column = where[..., 1:] * inverse[:, None, :, 1]
+        back = by_row[:, :, None] + by_column[:, None]  # (B, size, size, 2)
         # grid_sample wants (x, y) with the canvas' edges at -1 and 1
         sampled = F.grid_sample(
             pack.pixels.float(), back.flip(-1) * (2 / canvas), padding_mode="border", align_corners=False

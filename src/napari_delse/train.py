@@ -1,32 +1,34 @@
 """Training: one loop for DELSE, its baselines and the corrections.
 
-`fit` is a generator: it saves before it yields, so that stopping at any yield leaves a checkpoint
-that loads and resumes.
+`fit` is a generator: stopping it at any yield, or by Ctrl-C at any moment, leaves a checkpoint that loads and resumes.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from napari_delse import losses
-from napari_delse.checkpoint import save_model, write_json, write_tensors
-from napari_delse.crops import AugmentConfig, CropBatch, CropSampler, ObjectPack
+from napari_delse._interrupt import HeldInterrupt
+from napari_delse._training_batches import Batches, Draw, random_stream
+from napari_delse._training_log import LossMeter, RunLog, StepNote, name_objects
+from napari_delse._training_state import TrainingState, learning_rate
+from napari_delse.crops import AugmentConfig, CropBatch, ObjectPack
+from napari_delse.distributed import CLOSED, INTERRUPTED, World
 from napari_delse.levelset import signed_distance
 from napari_delse.model import Delse, Encoded, ModelConfig, click_map, drag_maps
 
 _CORRECTIONS = 3  # drags the simulated annotator makes at most
+_LOST_SECONDS = 3.0  # of work that are not worth another checkpoint when a run is stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class TrainConfig:
     encoder_weights: str = ""  # file or address of ImageNet weights for the encoder; none without it
     steps: int = 20_000  # optimiser steps
     minutes: float | None = None  # if given, the schedule runs over this time instead of the steps
-    batch_size: int = 16  # objects per step
+    batch_size: int = 16  # objects per step, on all processes together
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3  # at its highest
     weight_decay: float = 0.02
@@ -66,9 +68,11 @@ class TrainConfig:
     interactive_from: float = 0.7  # fraction of the run from which corrections are trained; 1 for never
     interactive_share: float = 0.5  # of the steps from then on
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
+    set_weights: Mapping[str, float] = field(default_factory=dict)  # name of a set -> drawn so many times as often
     freeze_norm: bool = False  # keep the batch norms' statistics: for fine-tuning on few images
     precision: Literal["auto", "bf16", "float32"] = "auto"
     save_minutes: float = 1.0  # time between checkpoints
+    report_seconds: float = 10.0  # time between reports, at which a run can be stopped
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -76,10 +80,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
             raise ValueError(f"steps must be >= 1 and batch_size >= 2, got {self.steps} and {self.batch_size}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes must be > 0, got {self.minutes:g}; leave them out to train by steps")
+        if wrong := {name: value for name, value in self.set_weights.items() if value < 0}:
+            raise ValueError(f"set_weights must not be negative, got {wrong}; 0 leaves a set out")
 
 
 class TrainProgress(NamedTuple):
-    """What `fit` yields at every checkpoint."""
+    """What `fit` yields at every report and every checkpoint."""
 
     step: int
     fraction: float  # of the run, 0 to 1
@@ -89,6 +97,7 @@ class TrainProgress(NamedTuple):
     seconds: float  # spent so far
     remaining: float  # seconds, estimated
     folder: Path  # where the model is
+    saved: bool = True  # whether the folder holds the model of this very step
 
 
 def evolved_loss(states: list[Tensor], batch: CropBatch, config: ModelConfig, loss: LossConfig) -> dict[str, Tensor]:
@@ -214,82 +223,17 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
     return evolved_loss(states, batch, config, loss)
 
 
-def _learning_rate(config: TrainConfig, fraction: float) -> float:
-    if fraction < config.warmup:
-        return config.learning_rate * (0.05 + 0.95 * fraction / config.warmup)
-    if config.schedule == "steps":
-        return float(config.learning_rate * 0.3 ** int(fraction * 4))
-    done = (fraction - config.warmup) / (1 - config.warmup)
-    return float(config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))))
+class _Losses(torch.nn.Module):
+    """All losses of a batch as one module: so `DistributedDataParallel` averages gradients while they are made."""
 
+    def __init__(self, model: Delse, loss: LossConfig) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
 
-def _optimizer(model: Delse, config: TrainConfig) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
-
-
-class _Run:
-    """Everything that changes while training, and how it is saved."""
-
-    def __init__(self, model: Delse, config: TrainConfig, device: torch.device) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if config.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
-        self.average = deepcopy(self.model).eval().requires_grad_(False)
-        self.config = config
-        self.optimizer = _optimizer(self.model, config)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.step = 0
-        self.seconds = 0.0
-
-    @property
-    def fraction(self) -> float:
-        if self.config.minutes is not None:
-            return min(1.0, self.seconds / (60 * self.config.minutes))
-        return self.step / self.config.steps
-
-    def update_average(self) -> None:
-        # Early on a long memory would keep the random start.
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
-
-    def save(self, folder: Path, card: dict[str, Any]) -> None:
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        state = self.optimizer.state_dict()["state"]
-        for index, values in state.items():
-            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-        tensors |= {f"average.{n}": t for n, t in self.average.state_dict().items()}
-        tensors["generator"] = self.generator.get_state()
-        tensors["clock"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
-        write_tensors(folder / "resume.safetensors", tensors)
-        save_model(folder, self.average, {**card, "steps": self.step, "seconds": round(self.seconds)})
-
-    def load(self, folder: Path) -> None:
-        tensors = load_file(folder / "resume.safetensors")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-
-        self.model.load_state_dict(part("model."))
-        self.average.load_state_dict(part("average."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part("optimizer.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.generator.set_state(tensors["generator"].to(torch.uint8))
-        self.step, self.seconds = int(tensors["clock"][0]), float(tensors["clock"][1])
+    def forward(self, batch: CropBatch, drags: int, simulate: bool, generator: torch.Generator) -> dict[str, Tensor]:
+        if drags:
+            return interactive_losses(self.model, batch, self.loss, drags)
+        return training_losses(self.model, batch, self.loss, simulate=simulate, generator=generator)
 
 
 def fit(
@@ -300,8 +244,10 @@ def fit(
     *,
     device: torch.device | str = "cpu",
     resume: bool = True,
+    sets: Sequence[str] = (),
     card: dict[str, Any] | None = None,
     log: Callable[[dict[str, Any]], None] | None = None,
+    world: World | None = None,
 ) -> Iterator[TrainProgress]:
     """Train a model on packed objects.
 
@@ -314,114 +260,196 @@ def fit(
     config : TrainConfig
         The run.
     folder : path
-        Where the averaged model and the state to resume from are saved, before every yield.
+        Where the averaged model and the state to resume from are saved.
     device : torch.device or str
         Where to train.
     resume : bool
         Go on from ``folder`` if it holds a state of the same config.
+    sets : sequence of str
+        Names of the data sets, by their number in the pack.
     card : dict, optional
         What the model card shall say.
     log : callable, optional
-        Called with a row of numbers at every yield; by default rows go to ``folder/log.jsonl``.
+        Called with a row of numbers at every yield; by default rows go to ``folder/log.csv`` and to TensorBoard.
+    world : World, optional
+        The processes that train together, see `distributed.joined`. Each makes its share of every batch, and only
+        the first saves, logs and yields.
 
     Yields
     ------
     TrainProgress
-        At every checkpoint and at the end.
+        At every report, every checkpoint and at the end. Closed or interrupted in between, the run is saved once
+        more, unless only seconds were spent since.
 
     Raises
     ------
     FloatingPointError
-        If a loss is not finite; the message names the step and the objects, and the last checkpoint stays.
+        If a loss or the gradient is not finite; the message names the step, the learning rate and the objects, and
+        the last checkpoint stays.
     ValueError
-        If ``folder`` holds a state of another config.
+        If ``folder`` holds a state of another config, or ``set_weights`` name unknown sets.
     """
-    folder, device = Path(folder), torch.device(device)
-    run = _Run(model, config, device)
-    _resume(run, folder, resume)
-    use_bf16 = config.precision == "bf16" or (config.precision == "auto" and _has_bf16(device))
-    pick = _sampling_weights(pack, config.balance)
-    sums: dict[str, float] = {}
-    counted, saved = 0, time.monotonic()
-    while run.fraction < 1:
-        began = time.monotonic()
-        rate = _learning_rate(config, run.fraction)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        size = next((s for start, s in reversed(config.sizes) if run.fraction >= start), model.config.crop.size)
-        chosen = torch.multinomial(pick, config.batch_size, replacement=True, generator=_cpu_twin(run.generator))
-        batch = CropSampler(model.config.resized(size), config.augment)(_to(pack.select(chosen), device), run.generator)
-        batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
-        interactive = run.fraction >= config.interactive_from and model.config.evolves
-        dice = torch.rand(2, generator=run.generator, device=device).tolist()
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            if interactive and dice[0] < config.interactive_share:
-                parts = interactive_losses(run.model, batch, config.loss, 1 + int(dice[1] * _CORRECTIONS))
-            else:
-                simulate = run.fraction < config.joint_from
-                parts = training_losses(run.model, batch, config.loss, simulate=simulate, generator=run.generator)
-            total: Tensor = sum(parts.values())  # type: ignore[assignment]
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"loss is {total.item()} at step {run.step} (objects {chosen.tolist()}); "
-                f"lower the learning rate, the last good model is in {folder}"
+    folder, device, world = Path(folder), torch.device(device), world or World()
+    batches = _batches(pack, config, model.config, sets, device, world)
+    run = TrainingState(model, config, device, world)
+    run.begin(folder, resume=resume)
+    session = _Session(run, batches, folder, {**(card or {}), "train": asdict(config)}, log)
+    meter = LossMeter(lambda chosen: name_objects(chosen, pack.group, sets), folder)
+    compute: torch.nn.Module = _Losses(run.model, config.loss)
+    if world.size > 1:
+        # Steps without corrections leave the editor out, on all processes alike.
+        compute = torch.nn.parallel.DistributedDataParallel(
+            compute, broadcast_buffers=False, find_unused_parameters=True
+        )
+    interrupt = HeldInterrupt()
+    try:
+        while True:
+            with interrupt:
+                began = time.monotonic()
+                fraction, stop = world.agree(run.fraction, INTERRUPTED if interrupt.pressed else 0.0)
+                if stop or fraction >= 1:
+                    break
+                session.step(compute, meter, fraction)
+                run.seconds += time.monotonic() - began
+                progress = session.report(meter) if world.leads else None
+            if progress is not None:
+                yield progress
+        session.save_again()
+    except GeneratorExit:
+        session.save_again()
+        with suppress(RuntimeError):  # the others may be gone
+            world.agree(run.fraction, CLOSED)
+        raise
+    finally:
+        session.close()
+    if stop == INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+class _Session:
+    """One stretch of a run, from its start or resumption to its end or interruption."""
+
+    def __init__(
+        self,
+        run: TrainingState,
+        batches: Batches,
+        folder: Path,
+        card: dict[str, Any],
+        log: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self.run, self.batches, self.folder, self.card = run, batches, folder, card
+        self._log = RunLog(folder, run.step) if log is None and run.world.leads else None
+        self._write = log or self._log
+        self._saved_at = self._reported_at = time.monotonic()
+        self._saved_step = run.step
+        self._size, self._rate = run.model.config.crop.size, 0.0
+        self._autocast = run.config.precision == "bf16" or (
+            run.config.precision == "auto" and _has_bf16(batches.device)
+        )
+
+    def step(self, compute: torch.nn.Module, meter: LossMeter, fraction: float) -> None:
+        """One step of the optimizer."""
+        run, config = self.run, self.run.config
+        following = (run.step + 1) / config.steps if config.minutes is None else fraction
+        self._size, self._rate = self._size_at(fraction), learning_rate(config, fraction)
+        drawn = self.batches(run.step, self._size, self._size_at(following))
+        parts = self._losses(compute, drawn, fraction)
+        total: Tensor = sum(parts.values())  # type: ignore[assignment]
+        norm = run.descend(total, self._rate)
+        own = torch.stack([*parts.values(), total, norm]).detach().float()
+        mean = own.clone()
+        run.settle(mean)
+        meter.add(StepNote(run.step - 1, self._rate, drawn.chosen, (*parts, "loss", "gradient")), own, mean)
+
+    def _losses(self, compute: torch.nn.Module, drawn: Draw, fraction: float) -> dict[str, Tensor]:
+        config = self.run.config
+        # The same dice on all processes: their steps must be of one kind.
+        dice = np.random.default_rng(random_stream(config.seed, 0, self.run.step)).random(2)
+        interactive = fraction >= config.interactive_from and self.run.model.config.evolves
+        drags = 1 + int(dice[1] * _CORRECTIONS) if interactive and dice[0] < config.interactive_share else 0
+        with torch.autocast(self.batches.device.type, torch.bfloat16, enabled=self._autocast):
+            parts: dict[str, Tensor] = compute(drawn.batch, drags, fraction < config.joint_from, drawn.generator)
+        return parts
+
+    def _size_at(self, fraction: float) -> int:
+        sizes = reversed(self.run.config.sizes)
+        return next((size for start, size in sizes if fraction >= start), self.run.model.config.crop.size)
+
+    def report(self, meter: LossMeter) -> TrainProgress | None:
+        """Save, log and report if it is time to."""
+        run, now = self.run, time.monotonic()
+        due = run.fraction >= 1 or now - self._saved_at > 60 * run.config.save_minutes
+        if not due and now - self._reported_at < run.config.report_seconds:
+            return None
+        means = meter.take()
+        if due:
+            self._save()
+        if self._write is not None:
+            self._write(
+                {"step": run.step, "seconds": round(run.seconds, 1), "size": self._size, "lr": self._rate, **means}
             )
-        run.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
-        run.optimizer.step()
-        run.step += 1
-        run.update_average()
-        run.seconds += time.monotonic() - began
-        for name, value in {**{k: v.item() for k, v in parts.items()}, "loss": total.item()}.items():
-            sums[name] = sums.get(name, 0.0) + value
-        counted += 1
-        if run.fraction >= 1 or time.monotonic() - saved > 60 * config.save_minutes:
-            run.save(folder, {**(card or {}), "train": asdict(config)})
-            means = {name: value / counted for name, value in sums.items()}
-            row = {"step": run.step, "seconds": round(run.seconds, 1), "size": size, "lr": rate, **means}
-            (log or _append_to(folder / "log.jsonl"))(row)
-            remaining = run.seconds * (1 - run.fraction) / max(run.fraction, 1e-6)
-            yield TrainProgress(run.step, run.fraction, means.pop("loss"), means, rate, run.seconds, remaining, folder)
-            sums, counted, saved = {}, 0, time.monotonic()
+        means.pop("gradient")
+        remaining = run.seconds * (1 - run.fraction) / max(run.fraction, 1e-6)
+        self._reported_at = time.monotonic()
+        return TrainProgress(
+            run.step, run.fraction, means.pop("loss"), means, self._rate, run.seconds, remaining, self.folder, due
+        )
+
+    def _save(self) -> None:
+        self.run.save(self.folder, self.card)
+        self._saved_at, self._saved_step = time.monotonic(), self.run.step
+
+    def save_again(self) -> None:
+        """Save what was done since the last checkpoint, unless it was the work of seconds."""
+        spent = time.monotonic() - self._saved_at
+        if self.run.world.leads and self.run.step > self._saved_step and spent > _LOST_SECONDS:
+            self._save()
+
+    def close(self) -> None:
+        """Stop the background work and close the logs."""
+        self.batches.close()
+        if self._log is not None:
+            self._log.close()
 
 
-def _resume(run: _Run, folder: Path, resume: bool) -> None:
-    """Continue a run in its folder, or begin one there."""
-    wanted = json.loads(json.dumps({"train": asdict(run.config), "model": asdict(run.model.config)}))
-    recipe = folder / "run.json"
-    if resume and (folder / "resume.safetensors").is_file():
-        if json.loads(recipe.read_text(encoding="utf-8")) != wanted:
-            raise ValueError(f"{folder} holds a run with another config; choose another folder or the same config")
-        run.load(folder)
-    else:
-        write_json(recipe, wanted)
+def _batches(
+    pack: ObjectPack, config: TrainConfig, model: ModelConfig, sets: Sequence[str], device: torch.device, world: World
+) -> Batches:
+    if config.batch_size % world.size:
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be shared out among {world.size} processes; "
+            f"make it a multiple of {world.size}"
+        )
+    return Batches(
+        pack,
+        _sampling_weights(pack, config.balance, _set_factors(config, sets)),
+        model,
+        config.augment,
+        count=config.batch_size // world.size,
+        seed=(config.seed, 1 + world.rank),
+        device=device,
+    )
 
 
-def _append_to(path: Path) -> Callable[[dict[str, Any]], None]:
-    def append(row: dict[str, Any]) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    return append
-
-
-def _sampling_weights(pack: ObjectPack, balance: float) -> Tensor:
-    """Probability of each object, so that a set as a whole counts ~ its size ** balance."""
-    counts = torch.bincount(pack.group).double()
-    return (counts.clamp_min(1) ** (balance - 1))[pack.group]
+def _set_factors(config: TrainConfig, sets: Sequence[str]) -> dict[int, float]:
+    """How often the objects of a set are drawn, by its number."""
+    if unknown := [name for name in config.set_weights if name not in sets]:
+        raise ValueError(
+            f"set_weights name {unknown[0]!r}, but the data has {', '.join(sets) or 'no named sets'}; correct the name"
+        )
+    return {sets.index(name): factor for name, factor in config.set_weights.items()}
 
 
-def _cpu_twin(generator: torch.Generator) -> torch.Generator:
-    """A CPU generator seeded from another one (the pack lies in main memory)."""
-    if generator.device.type == "cpu":
-        return generator
-    seed = torch.randint(2**31, (1,), generator=generator, device=generator.device).item()
-    return torch.Generator().manual_seed(int(seed))
-
-
-def _to(pack: ObjectPack, device: torch.device) -> ObjectPack:
-    return ObjectPack(*(part.to(device, non_blocking=True) for part in pack))
+def _sampling_weights(pack: ObjectPack, balance: float, factors: Mapping[int, float] | None = None) -> Tensor:
+    """Probability of each object, so that a set as a whole counts ~ its size ** balance times its factor."""
+    share = torch.bincount(pack.group).double().clamp_min(1) ** (balance - 1)
+    for group, factor in (factors or {}).items():
+        if group < len(share):
+            share[group] *= factor
+    weights = share[pack.group]
+    if not weights.any():
+        raise ValueError("set_weights leave out every object; give at least one set of the data a factor above 0")
+    return weights
 
 
 def _has_bf16(device: torch.device) -> bool:
