@@ -1,13 +1,23 @@
 """Training as people rely on it: it learns, stops, resumes exactly and says what went wrong."""
 
+import csv
 import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from napari_delse import train
+from napari_delse._training_log import CsvLog
 from napari_delse.checkpoint import load_model
 from napari_delse.crops import AugmentConfig, CropSampler, join_packs, pack_objects
 from napari_delse.data import split_planes
@@ -33,8 +43,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
 
 
-@pytest.fixture(scope="module")
-def pack():
+def disks():
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:96, :96]
     labels = np.zeros((96, 96), np.uint16)
@@ -44,8 +53,13 @@ def pack():
     return join_packs(pack_objects(split_planes("disks", image.astype(np.float32), labels), 0, canvas=96))
 
 
-def model(**changes) -> Delse:
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def pack():
+    return disks()
+
+
+def model(seed=0, **changes) -> Delse:
+    torch.manual_seed(seed)
     return Delse(ModelConfig(architecture="tiny", crop=CropConfig(size=64), **changes))
 
 
@@ -59,8 +73,16 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(pack, tmp_path):
     torch.manual_seed(99)  # another process has another global seed
     rest = losses_of(fit(Delse(model().config), pack, CONFIG, tmp_path / "parts"))
     assert first + rest == whole
-    a, b = (load_model(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    for file in ("model.safetensors", "resume.safetensors"):  # the average; weights, optimizer and average
+        a, b = (load_file(tmp_path / name / file) for name in ("whole", "parts"))
+        assert all(torch.equal(a[name], b[name]) for name in a if name != "clock")
+    assert table(tmp_path / "whole") == table(tmp_path / "parts")
+
+
+def table(folder, without=("seconds",)):
+    """The rows of a run's log."""
+    with (folder / "log.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
 
 
 def test_stopping_at_any_yield_leaves_a_model_that_loads(pack, tmp_path):
@@ -118,8 +140,142 @@ def test_a_run_that_is_not_finite_names_its_batch_and_keeps_the_last_checkpoint(
 
 def test_a_folder_of_another_run_is_refused(pack, tmp_path):
     next(fit(model(), pack, CONFIG, tmp_path / "run"))
-    with pytest.raises(ValueError, match="another config"):
+    with pytest.raises(ValueError, match=r"another config \(train.seed was 0, is 5\)"):
         next(fit(model(), pack, replace(CONFIG, seed=5), tmp_path / "run"))
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(pack, tmp_path):
+    next(fit(model(), pack, CONFIG, tmp_path / "run"))
+    recipe = tmp_path / "run" / "run.json"
+    older = json.loads(recipe.read_text())
+    del older["train"]["report_seconds"]
+    recipe.write_text(json.dumps(older))
+    assert next(fit(model(), pack, CONFIG, tmp_path / "run")).step == 2
+
+
+def test_a_crash_before_the_first_checkpoint_of_a_new_run_does_not_wake_the_old_one(pack, tmp_path):
+    next(fit(model(), pack, CONFIG, tmp_path / "run"))
+    other = replace(CONFIG, seed=5)
+    bad = pack._replace(hull=pack.hull * float("nan"))
+    with pytest.raises(FloatingPointError):
+        next(fit(model(), bad, other, tmp_path / "run", resume=False))
+    assert next(fit(model(), pack, other, tmp_path / "run")).step == 1
+
+
+def rare(**changes):
+    """A run that saves only when it ends or is stopped."""
+    return replace(CONFIG, save_minutes=60, **changes)
+
+
+def test_closing_saves_what_was_done_since_the_last_checkpoint(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_LOST_SECONDS", 0)
+    whole = losses_of(fit(model(), pack, CONFIG, tmp_path / "whole"))
+    run = fit(model(), pack, rare(report_seconds=0), tmp_path / "run")
+    first = [next(run), next(run)]
+    assert not first[-1].saved
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    run.close()
+    assert load_model(tmp_path / "run").card["steps"] == 2
+    rest = fit(model(), pack, rare(report_seconds=0), tmp_path / "run")
+    assert losses_of(first) + losses_of(rest) == whole
+
+
+def test_seconds_of_work_are_not_worth_a_checkpoint(pack, tmp_path):
+    run = fit(model(), pack, rare(report_seconds=0), tmp_path / "run")
+    next(run)
+    run.close()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_ctrl_c_finishes_the_step_and_saves_it(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_LOST_SECONDS", 0)
+    interactive = train.interactive_losses
+
+    def pressed(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return interactive(*args)
+
+    monkeypatch.setattr(train, "interactive_losses", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    config = rare(interactive_from=0.5, interactive_share=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(model(), pack, config, tmp_path / "run"))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_model(tmp_path / "run").card["steps"] == 4  # the step it was pressed in counts
+    monkeypatch.undo()
+    monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
+    *_, last = fit(model(), pack, config, tmp_path / "run")
+    assert last.step == 6
+    list(fit(model(), pack, config, tmp_path / "whole"))
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_in_a_thread_leaves_ctrl_c_alone(pack, tmp_path):
+    seen = []
+
+    def work():
+        seen.extend(fit(model(), pack, replace(CONFIG, steps=1), tmp_path / "run"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen[-1].fraction == 1
+
+
+def test_crops_made_ahead_are_the_same(pack, tmp_path, monkeypatch):
+    config = replace(CONFIG, sizes=((0.0, 32), (0.5, 64)))
+    plain = losses_of(fit(model(), pack, config, tmp_path / "plain"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert losses_of(fit(model(), pack, config, tmp_path / "ahead")) == plain
+
+
+def test_the_log_gains_columns_and_forgets_what_was_never_saved(tmp_path):
+    path = tmp_path / "log.csv"
+    log = CsvLog(path, 0)
+    log({"step": 1, "loss": 0.5})
+    log({"step": 2, "loss": 0.4, "simulated": 0.1})
+    log({"step": 3, "loss": 0.3})
+    with path.open("a") as file:
+        file.write("4,0.")  # the line it died in
+    again = CsvLog(path, 2)
+    again({"step": 3, "loss": 0.25})
+    assert path.read_text().split() == ["step,loss,simulated", "1,0.5,", "2,0.4,0.1", "3,0.25,"]
+
+
+def test_tensorboard_shows_the_losses(pack, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    list(itertools.islice(fit(model(), pack, CONFIG, tmp_path / "run"), 2))
+    list(fit(model(), pack, CONFIG, tmp_path / "run"))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert shown == [(int(r["step"]), pytest.approx(float(r["loss"]))) for r in table(tmp_path / "run")]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Parameters are equal bit by bit, also after stopping and resuming; what goes wrong in one stops both."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = Path(__file__).with_name("train_on_two.py")
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = {f"{n}-{r}": load_file(tmp_path / f"{n}-{r}.safetensors") for n in ("whole", "parts") for r in (0, 1)}
+    for name, state in states.items():
+        assert all(torch.equal(state[k], states["whole-0"][k]) for k in state), name
+    assert any(k.endswith("running_mean") for k in states["whole-0"])
+    lead, other = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
+    assert len(lead["losses"]) == 4
+    assert lead["parts"] == lead["losses"]
+    assert other["losses"] == other["parts"] == []  # the first process speaks for both
+    assert lead["timed"] >= 1
+    assert "of another process" in lead["error"]
+    assert "objects set 0 [" in other["error"]
+    averages = [load_file(tmp_path / f"average-{rank}.safetensors") for rank in (0, 1)]
+    assert all(torch.equal(averages[0][k], averages[1][k]) for k in averages[0])
+    averages = [load_file(tmp_path / n / "resume.safetensors") for n in ("whole", "parts")]
+    assert all(torch.equal(averages[0][k], averages[1][k]) for k in averages[0] if k != "clock")
 
 
 def test_several_input_sizes_in_one_run(pack, tmp_path):
@@ -158,6 +314,29 @@ def test_sets_count_by_the_power_of_their_size():
     assert share[0.0] == pytest.approx(0.5)
     assert share[0.5] == pytest.approx(10 / 12)
     assert share[1.0] == pytest.approx(100 / 104)
+    doubled = _sampling_weights(type("Pack", (), {"group": groups}), 0.5, {1: 2.0})
+    assert float(doubled[:100].sum() / doubled.sum()) == pytest.approx(10 / 14)
+
+
+def test_weights_of_sets_go_by_name(pack, tmp_path):
+    two = join_packs([pack, pack._replace(group=pack.group + 1)])
+    config = replace(CONFIG, steps=2, set_weights={"cells": 0})
+    seen = []
+    drawn = train.Batches.draw
+
+    def draw(self, step, size):
+        seen.append(drawn(self, step, size))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Batches, "draw", draw)
+        list(fit(model(), two, config, tmp_path / "run", sets=("coins", "cells")))
+    assert {int(two.group[i]) for one in seen for i in one.chosen} == {0}
+    with pytest.raises(ValueError, match="set_weights name 'cells', but the data has coins, nuclei"):
+        next(fit(model(), two, config, tmp_path / "other", sets=("coins", "nuclei")))
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match="leave out every object"):
+        next(fit(model(), pack, config, tmp_path / "other", sets=("cells",)))
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "training" / "recipes").glob("*.toml")), ids=lambda p: p.name)

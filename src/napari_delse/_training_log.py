@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,7 +91,7 @@ class StepNote(NamedTuple):
     step: int
     rate: float
     chosen: Tensor
-    names: tuple[str, ...]  # of the losses
+    names: tuple[str, ...]  # of the losses; the last is the gradient
 
 
 class LossMeter:
@@ -133,23 +134,24 @@ class LossMeter:
             note, both, event = self._waiting.pop(0)
             if event is not None:
                 event.synchronize()
-            own, mean = both.tolist()
             if not both.isfinite().all():
-                self._refuse(note, own)
+                self._refuse(note, *both)
+            mean = both[1].tolist()
             for name, value in zip(note.names, mean, strict=True):
                 self._sums[name] = self._sums.get(name, 0.0) + value
             self._count += 1
 
-    def _refuse(self, note: StepNote, own: Sequence[float]) -> None:
-        wrong = [
-            f"{name} is {value}"
-            for name, value in zip(note.names, own, strict=True)
-            if not torch.isfinite(torch.tensor(value))
-        ]
+    def _refuse(self, note: StepNote, own: Tensor, mean: Tensor) -> None:
+        values = dict(zip(note.names, own.tolist(), strict=True))
+        gradient = values.pop("gradient")  # which all processes share, also those whose objects are sound
+        wrong = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
+        if not wrong:
+            elsewhere = not mean[:-1].isfinite().all()
+            wrong = "a loss of another process is not finite" if elsewhere else f"the gradient's norm is {gradient}"
         raise FloatingPointError(
-            f"{', '.join(wrong) or 'a loss of another process is not finite'} at step {note.step} (learning rate "
-            f"{note.rate:.3g}; objects {self._describe(note.chosen)}); lower the learning rate or leave a broken image "
-            f"out; the last good model, if one was saved, is in {self._folder}"
+            f"{wrong} at step {note.step} (learning rate {note.rate:.3g}; objects {self._describe(note.chosen)}); "
+            f"lower the learning rate or leave a broken image out; the last good model, if one was saved, is in "
+            f"{self._folder}"
         )
 
     def take(self) -> dict[str, float]:

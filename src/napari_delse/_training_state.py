@@ -59,6 +59,7 @@ class TrainingState:
 
     def __init__(self, model: Delse, config: TrainConfig, device: torch.device, world: World) -> None:
         self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        world.spread_(self.model.state_dict().values())
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         if config.freeze_norm:
             for module in self.model.modules():

@@ -7,7 +7,7 @@ no GPU has to wait for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +53,12 @@ class World:
         if len(data):
             dist.broadcast(data, 0, group=self.control)
         return data.numpy().tobytes()
+
+    def spread_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the first process'."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each float tensor by its mean over the processes, in one exchange."""

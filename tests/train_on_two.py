@@ -1,0 +1,58 @@
+"""What each of two processes does in `test_two_processes_train_as_one`; started by torchrun with a folder."""
+
+import itertools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from test_train import CONFIG, TINY, disks, model
+
+from napari_delse import train as training
+from napari_delse.checkpoint import write_tensors
+from napari_delse.distributed import joined
+from napari_delse.model import ARCHITECTURES
+
+ARCHITECTURES["tiny"] = TINY
+folder = Path(sys.argv[1])
+states = []
+
+
+class Watched(training.TrainingState):
+    """Keeps the state of every run, to look at its average."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        states.append(self)
+
+
+training.TrainingState = Watched
+found = {}
+with joined(torch.device("cpu")) as (world, device):
+    pack = disks()
+
+    def train(name, pack=pack, stop=None, **changes):
+        torch.manual_seed(world.rank)  # each process starts with weights of its own, until they are made equal
+        network = model(seed=world.rank)
+        config = replace(CONFIG, steps=4, **changes)
+        progress = itertools.islice(
+            training.fit(network, pack, config, folder / name, device=device, world=world), stop
+        )
+        return network, [p.loss for p in progress]
+
+    whole, losses = train("whole")
+    write_tensors(folder / f"whole-{world.rank}.safetensors", whole.state_dict())
+    write_tensors(folder / f"average-{world.rank}.safetensors", states[0].average.state_dict())
+    _, first = train("parts", stop=2)
+    resumed, rest = train("parts")
+    write_tensors(folder / f"parts-{world.rank}.safetensors", resumed.state_dict())
+    found = {"losses": losses, "parts": first + rest}
+    *_, timed = train("timed", minutes=1e-4)
+    found["timed"] = len(timed)
+    broken = pack._replace(hull=pack.hull * float("nan" if world.rank else 1))
+    try:
+        train("broken", broken)
+    except FloatingPointError as error:
+        found["error"] = str(error)
+(folder / f"found-{world.rank}.json").write_text(json.dumps(found))
