@@ -14,7 +14,7 @@ from skimage.draw import ellipse
 from skimage.measure import find_contours
 
 import napari_delse.predict
-from napari_delse import __version__, cli
+from napari_delse import __version__, _cli_models, cli
 from napari_delse.edits import ArrayLabels, PlaneKey
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
@@ -163,7 +163,7 @@ def test_a_process_exits_with_2_and_one_line_on_stderr(tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, predictor):
-    monkeypatch.setattr(cli, "_check_json", lambda _: {}["bug"])
+    monkeypatch.setattr(_cli_models, "check_json", lambda _: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["models"])
 

@@ -16,22 +16,24 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_page"}
+    | {"_colours", "_ome_zarr", "_page", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
-    {"confidence", "distributed", "predict", "train", "_interrupt", "_training_batches", "_training_log", "_training_state"},
-    {"evaluation", "finetune", "stacks"}
+    {"confidence", "distributed", "predict", "train"}
+    | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
+    {"evaluation", "finetune", "recipes", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
-    {"__main__", "_cli_figure", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"},
+    {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
+    | {"_cli_common", "_cli_figure", "_cli_files", "_cli_models", "_cli_segment", "_cli_train"},
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}
 GUI_MODULES = {"widgets"}
 # `napari-delse demo --view` opens a viewer: an import inside that function, never at the top of the module.
-VIEWER_ON_DEMAND = {"cli", "demo"}
+VIEWER_ON_DEMAND = {"demo"}
 
 
 def sources() -> list[Path]:

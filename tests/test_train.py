@@ -23,6 +23,7 @@ from napari_delse.crops import AugmentConfig, CropSampler, join_packs, pack_obje
 from napari_delse.data import split_planes
 from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
+from napari_delse.recipes import read_recipe
 from napari_delse.train import LossConfig, TrainConfig, fit, interactive_losses, simulate_drag, training_losses
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
@@ -340,10 +341,7 @@ def test_weights_of_sets_go_by_name(pack, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "training" / "recipes").glob("*.toml")), ids=lambda p: p.name)
-def test_every_recipe_is_read(recipe, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "training")
-    from run import read_recipe
-
-    model_config, train_config = read_recipe(recipe)
-    assert model_config.architecture in ARCHITECTURES
-    assert train_config.steps > 0
+def test_every_recipe_is_read(recipe):
+    found = read_recipe(recipe)
+    assert found.model.architecture in ARCHITECTURES
+    assert found.train.steps > 0

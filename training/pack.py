@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from napari_delse.checkpoint import write_tensors
 from napari_delse.crops import ObjectPack, join_packs, pack_objects
 from napari_delse.data import Sample, group_of, read_folder, validation_groups
 from napari_delse.images import Plane
+from napari_delse.recipes import write_pack
 from napari_delse.synthetic import synthetic_set
 
 SETS = tomllib.loads((Path(__file__).parent / "sets.toml").read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def main() -> None:
         before = sum(len(p.group) for p in packs)
         packs.extend(pack_objects(samples, number, args.canvas, limit or None, args.seed, reach=args.reach))
         print(f"{name}: {sum(len(p.group) for p in packs) - before} objects", file=sys.stderr, flush=True)
-    write_tensors(args.out, join_packs(packs)._asdict())
+    write_pack(args.out, join_packs(packs), [*args.sets, "synthetic"])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_delse._cli_common import check_json, report
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -46,12 +48,11 @@ def figure(
 
     The object is segmented anew from its prompts. With --gif the contour's way is animated as well.
     """
-    from napari_delse.cli import _check_json, _report
     from napari_delse.files import open_image
     from napari_delse.prompts import read_prompts
     from napari_delse.stacks import fit_prompts
 
-    _check_json(json_out)
+    check_json(json_out)
     _check_files(out, gif, (image, prompts, labels))
     one = _chosen(read_prompts(prompts), label, _numbers("--plane", plane), prompts)
     with open_image(image, axes) as opened:
@@ -86,7 +87,7 @@ def figure(
         "iou": None if last is None else last.iou,
         "boundary_f": None if last is None else list(last.boundary_f),
     }
-    _report(json_out, summary, lines)
+    report(json_out, summary, lines)
 
 
 def _check_files(out: Path, gif: Path | None, inputs: tuple[Path | None, ...]) -> None:

@@ -138,10 +138,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file atomically."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically, with texts in its header."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda aside: save_file(plain, aside))
+    write_atomically(path, lambda aside: save_file(plain, aside, dict(about) if about else None))
 
 
 def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, half: bool = False) -> Path:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_delse._ome_zarr import is_zarr
 from napari_delse.files import open_image
-from napari_delse.images import Plane
+from napari_delse.images import ArrayLike, Plane
 
 IGNORE = 65535
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
@@ -50,7 +52,7 @@ def read_image(path: Path | str) -> npt.NDArray[Any]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    found = (f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES)
+    found = (f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES or is_zarr(f))
     return {f.stem: f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
 
 
@@ -88,7 +90,7 @@ def read_pairs(images: Path | str, labels: Path | str, names: Collection[str] | 
     Parameters
     ----------
     images, labels : path
-        Two image files, or two folders.
+        Two image files or OME-Zarr folders, or two folders of them.
     names : collection of str, optional
         Read only these stems of two folders.
 
@@ -101,23 +103,40 @@ def read_pairs(images: Path | str, labels: Path | str, names: Collection[str] | 
     FileNotFoundError
         If one of them does not exist, or no names match.
     ValueError
-        If one is a file and the other a folder, or the shapes of an image and its labels differ.
+        If one is an image and the other a folder, or the shapes of an image and its labels differ.
     """
     images, labels, names = Path(images), Path(labels), None if names is None else set(names)
     for path in (images, labels):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give a file or a folder")
-    if images.is_dir() != labels.is_dir():
-        raise ValueError(f"{images} and {labels} must be two files or two folders")
-    if not images.is_dir():
-        yield from split_planes(images.stem, read_image(images), read_image(labels))
+    alone = [path.is_file() or is_zarr(path) for path in (images, labels)]
+    if alone[0] != alone[1]:
+        raise ValueError(f"{images} and {labels} must be two images or two folders of images")
+    if alone[0]:
+        yield from _read_pair(images.stem, images, labels)
         return
     pictures, truths = _files(images), _files(labels)
     shared = [stem for stem in pictures if stem in truths and (names is None or stem in names)]
     if not shared:
         raise FileNotFoundError(f"no file of {images} has a file of the same name in {labels}")
     for stem in shared:
-        yield from split_planes(stem, read_image(pictures[stem]), read_image(truths[stem]))
+        yield from _read_pair(stem, pictures[stem], truths[stem])
+
+
+def _read_pair(name: str, image: Path, labels: Path) -> Iterator[Sample]:
+    with open_image(image) as opened, open_image(labels) as truth:
+        pixels, ids = np.array(opened.read()), np.array(truth.read())  # copies: the files are closed on leaving
+    held = replace(opened, data=cast(ArrayLike, pixels))
+    planes = [n for n in held.plane_counts if n > 1]
+    fits = [n for n in ids.shape[:-2] if n > 1] == planes and ids.shape[-2:] == held.plane_shape
+    if not fits or pixels.shape[: ids.ndim] == ids.shape:
+        yield from split_planes(name, pixels, ids)
+        return
+    # Channels stand anywhere, and OME files keep axes of length 1.
+    _check_ids(name, ids)
+    flat = ids.reshape(-1, *ids.shape[-2:]).astype(np.uint16, copy=False)
+    for page, index in enumerate(np.ndindex(*held.plane_counts)):
+        yield Sample(name, page, held.plane(index), flat[page])
 
 
 def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Iterator[Sample]:
@@ -133,6 +152,14 @@ def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -
         raise ValueError(
             f"image {image.shape} and labels {labels.shape} of {name!r} must match in (Z, Y, X); re-export one of them"
         )
+    _check_ids(name, labels)
+    flat_labels = labels.reshape(-1, *labels.shape[-2:])
+    flat_image = image.reshape(flat_labels.shape[0], *image.shape[labels.ndim - 2 :])
+    for page, (plane, ids) in enumerate(zip(flat_image, flat_labels, strict=True)):
+        yield Sample(name, page, Plane.of(plane), ids.astype(np.uint16, copy=False))
+
+
+def _check_ids(name: str, labels: npt.NDArray[Any]) -> None:
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels of {name!r} must be integer instance ids, got {labels.dtype}; re-export them")
     if labels.ndim > 2 and labels.shape[-1] in (3, 4):
@@ -140,10 +167,26 @@ def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -
     lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if lowest < 0 or highest > IGNORE:
         raise ValueError(f"labels of {name!r} must lie in 0..{IGNORE}, got {lowest}..{highest}; relabel them")
-    flat_labels = labels.reshape(-1, *labels.shape[-2:])
-    flat_image = image.reshape(flat_labels.shape[0], *image.shape[labels.ndim - 2 :])
-    for page, (plane, ids) in enumerate(zip(flat_image, flat_labels, strict=True)):
-        yield Sample(name, page, Plane.of(plane), ids.astype(np.uint16, copy=False))
+
+
+def check_images(samples: Iterable[Sample]) -> list[Sample]:
+    """Labelled planes, none of which is blank.
+
+    Raises
+    ------
+    ValueError
+        If all pixels of an image that has labels are equal.
+    """
+    checked = list(samples)
+    for sample in checked:
+        pixels = sample.image.window(0, 0, *sample.image.shape)
+        if (pixels == pixels.flat[0]).all():
+            where = f"{sample.name!r}" + (f", plane {sample.plane}," if sample.plane else "")
+            raise ValueError(
+                f"image {where} is {pixels.flat[0]} in every pixel, so nothing can be learned from its labels; "
+                "export it again or leave it out"
+            )
+    return checked
 
 
 def object_ids(labels: npt.NDArray[Any], min_area: int = 1) -> list[int]:

@@ -19,6 +19,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import numpy.typing as npt
 
+from napari_delse._ome_zarr import is_zarr, read_ome_zarr
 from napari_delse.images import ArrayLike, Plane
 
 TIFF = (".tif", ".tiff", ".btf", ".tf8")
@@ -143,15 +144,15 @@ class ImageFile:
 
 @contextmanager
 def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]:
-    """Open a TIFF, PNG, JPEG or other picture.
+    """Open a TIFF, PNG, JPEG or other picture, or an OME-Zarr folder.
 
     Uncompressed TIFF is mapped into memory; compressed TIFF is decoded page by page, or chunk by chunk with zarr
-    where a page is large; other formats are read whole.
+    where a page is large, and so is OME-Zarr; other formats are read whole.
 
     Parameters
     ----------
     path : path
-        The file.
+        The file or folder.
     axes : str, optional
         Letters for the axes, where the file names them wrongly or not at all.
 
@@ -167,9 +168,13 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
         If it cannot be read as an image, or its axes are not what ``axes`` says.
     """
     path = Path(path)
+    letters = axes.upper() if axes else None
+    if is_zarr(path):
+        array, usual = read_ome_zarr(path)
+        yield ImageFile(path, array, letters or usual)
+        return
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
-    letters = axes.upper() if axes else None
     if path.suffix.lower() in TIFF:
         import tifffile
 

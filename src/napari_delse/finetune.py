@@ -7,7 +7,8 @@ so it does no harm to have labelled only some objects of some planes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ import torch
 from napari_delse.annotator import simulated_prompt
 from napari_delse.checkpoint import LoadedModel, load_model, save_model, write_json
 from napari_delse.crops import AugmentConfig, ObjectPack, join_packs, pack_objects
-from napari_delse.data import IGNORE, Sample, object_ids
+from napari_delse.data import IGNORE, Sample, check_images, object_ids
+from napari_delse.distributed import World
 from napari_delse.geometry import ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.metrics import score_object
@@ -221,7 +223,8 @@ def fine_tune(
     *,
     device: str | torch.device = "cpu",
     card: dict[str, Any] | None = None,
-) -> Iterator[FineTuneProgress]:
+    world: World | None = None,
+) -> Generator[FineTuneProgress, None, None]:
     """Fine-tune a model on labelled planes.
 
     Parameters
@@ -239,6 +242,8 @@ def fine_tune(
         Where to train.
     card : dict, optional
         More for the model card.
+    world : World, optional
+        The processes that train together; only the first scores, saves and yields.
 
     Yields
     ------
@@ -249,11 +254,12 @@ def fine_tune(
     Raises
     ------
     ValueError
-        If there are fewer than two objects, or ``folder`` holds another run.
+        If there are fewer than two objects, an image is blank, or ``folder`` holds another run.
     """
     config, folder = config or FineTuneConfig(), Path(folder)
     loaded = parent if isinstance(parent, LoadedModel) else load_model(parent)
     training, held_out = split_objects(samples, config.validation)
+    check_images(sample for sample, _ in (*training.planes, *held_out.planes))
     facts = {
         **(card or {}),
         "parent": loaded.name,
@@ -261,25 +267,41 @@ def fine_tune(
         "held_out_objects": held_out.total,
         "held_out": [f"{s.name}/{s.plane}" for s, _ in held_out.planes],
     }
+    work = folder / "training"
+    network = load_model(loaded.path).model.requires_grad_(True)
+    run = fit(
+        network,
+        _pack(training, config, canvas=min(256, loaded.config.crop.size)),
+        _train_config(config),
+        work,
+        device=device,
+        sets=("own", "synthetic"),
+        card=facts,
+        world=world,
+    )
+    if world is not None and not world.leads:
+        list(run)
+        return
     before = score(Predictor(loaded, torch.device("cpu")), held_out, config.score_objects, config.seed)
-    best, work = before, folder / "training"
+    best = before
     if (work / "resume.safetensors").is_file() and (folder / "config.json").is_file():
         best = score(Predictor(load_model(folder), torch.device("cpu")), held_out, config.score_objects, config.seed)
     else:
         _keep(loaded, folder, facts, before, before)
     yield FineTuneProgress(0.0, float("nan"), before, before, best, 60 * config.minutes, folder)
-    network = load_model(loaded.path).model.requires_grad_(True)
-    pack = _pack(training, config, canvas=min(256, loaded.config.crop.size))
-    for progress in fit(network, pack, _train_config(config), work, device=device, card=facts):
-        trained = load_model(work)
-        now = score(Predictor(trained, torch.device("cpu")), held_out, config.score_objects, config.seed)
-        if now.mean_iou > best.mean_iou:
-            best = now
-            _keep(replace(trained, name=folder.name), folder, facts, before, best)
-        done = progress.fraction >= 1
-        yield FineTuneProgress(
-            progress.fraction, progress.loss, now, before, best, progress.remaining, folder, done=done
-        )
+    now = before
+    with closing(run):
+        for progress in run:
+            if progress.saved:
+                trained = load_model(work)
+                now = score(Predictor(trained, torch.device("cpu")), held_out, config.score_objects, config.seed)
+                if now.mean_iou > best.mean_iou:
+                    best = now
+                    _keep(replace(trained, name=folder.name), folder, facts, before, best)
+            done = progress.fraction >= 1
+            yield FineTuneProgress(
+                progress.fraction, progress.loss, now, before, best, progress.remaining, folder, done=done
+            )
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -13,8 +13,8 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from napari_delse.geometry import CropConfig
 from napari_delse.levelset import EvolutionConfig, evolve
+from napari_delse.settings import check_value, nested
 
 _Config = TypeVar("_Config")
 
@@ -474,18 +475,26 @@ def config_from_dict(cls: type[_Config], values: Mapping[str, Any], where: str =
     Raises
     ------
     ValueError
-        If a key is unknown (the message names it and the known ones) or a nested config is none.
+        If a key is unknown (the message names it and the known ones), a value has the wrong type or a nested config
+        is none.
     """
     known: dict[str, Any] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
     built: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"unknown key {where + key!r}; {cls.__name__} knows {', '.join(known)}")
-        nested = known[key].default_factory
-        if isinstance(nested, type) and is_dataclass(nested):
+        inner = nested(known[key])
+        if inner is not None:
             if not isinstance(value, Mapping):
-                raise ValueError(f"{where + key!r} must hold the keys of {nested.__name__}, got {value!r}")
-            built[key] = config_from_dict(nested, value, f"{where}{key}.")
+                raise ValueError(f"{where + key!r} must hold the keys of {inner.__name__}, got {value!r}")
+            built[key] = config_from_dict(inner, value, f"{where}{key}.")
         else:
-            built[key] = tuple(value) if isinstance(value, list) else value
+            check_value(where + key, value, hints[key])
+            built[key] = _tuples(value)
     return cls(**built)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, as frozen settings hold them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

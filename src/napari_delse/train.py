@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -248,7 +248,7 @@ def fit(
     card: dict[str, Any] | None = None,
     log: Callable[[dict[str, Any]], None] | None = None,
     world: World | None = None,
-) -> Iterator[TrainProgress]:
+) -> Generator[TrainProgress, None, None]:
     """Train a model on packed objects.
 
     Parameters
