@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from napari_delse.geometry import ObjectMask
 from napari_delse.metrics import (
@@ -87,6 +88,28 @@ def test_iou_is_that_of_pixel_sets(masks):
 def test_boundary_f_is_that_of_all_pairs_of_pixels(masks, k):
     pred, true, void = masks
     assert boundary_f(pred, true, k, void) == pytest.approx(slow_boundary_f(pred, true, void, k))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_curve_is_that_of_distance_transforms_on_large_blobs(seed):
+    """As the DAVIS toolkit does it: contours of one mask inside the dilated contours of the other."""
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=(160, 190)), 9)
+    pred, true = field > 0, (field + ndimage.gaussian_filter(rng.normal(size=field.shape), 4) * 0.3) > 0.003
+
+    def edge(mask):
+        below, right = np.roll(mask, -1, 0), np.roll(mask, -1, 1)
+        corner = np.roll(below, -1, 1)
+        below[-1], right[:, -1], corner[-1], corner[:, -1] = mask[-1], mask[:, -1], mask[-1], mask[:, -1]
+        corner[-1, :-1], corner[:-1, -1] = mask[-1, :-1], mask[:-1, -1]
+        return (mask != below) | (mask != right) | (mask != corner)
+
+    pairs = ((edge(pred), edge(true)), (edge(true), edge(pred)))
+    for k, found in zip(WIDTHS, boundary_curve(pred, true), strict=True):
+        precision, recall = ((ndimage.distance_transform_edt(~other)[own] <= k).mean() for own, other in pairs)
+        assert found == pytest.approx(2 * precision * recall / (precision + recall))
+    counts = np.histogram2d(pred.ravel(), true.ravel(), bins=2)[0]
+    assert iou(pred, true) == pytest.approx(counts[1, 1] / (counts.sum() - counts[0, 0]))
 
 
 @given(mask_triples())

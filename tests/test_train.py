@@ -23,7 +23,7 @@ from napari_delse.crops import AugmentConfig, CropSampler, join_packs, pack_obje
 from napari_delse.data import split_planes
 from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
-from napari_delse.recipes import read_recipe
+from napari_delse.recipes import read_recipe, write_pack
 from napari_delse.train import LossConfig, TrainConfig, fit, interactive_losses, simulate_drag, training_losses
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
@@ -257,6 +257,9 @@ def test_two_processes_train_as_one(tmp_path):
     """Parameters are equal bit by bit, also after stopping and resuming; what goes wrong in one stops both."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("train_on_two.py")
+    write_pack(tmp_path / "pack.safetensors", disks(), ("disks",))
+    text = '[model]\narchitecture = "tiny"\n[train]\nsteps = 2\nbatch_size = 4\n[data]\npack = "pack.safetensors"\n'
+    (tmp_path / "recipe.toml").write_text(text + 'out = "two"\n')
     done = subprocess.run(
         [*command, str(script), str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -271,6 +274,9 @@ def test_two_processes_train_as_one(tmp_path):
     assert lead["parts"] == lead["losses"]
     assert other["losses"] == other["parts"] == []  # the first process speaks for both
     assert lead["timed"] >= 1
+    assert lead["code"] == other["code"] == 0
+    assert done.stdout.count("two: 2 steps") == 1  # only one of them speaks
+    assert load_model(tmp_path / "two").card["steps"] == 2
     assert "of another process" in lead["error"]
     assert "objects set 0 [" in other["error"]
     averages = [load_file(tmp_path / f"average-{rank}.safetensors") for rank in (0, 1)]

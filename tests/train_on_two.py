@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from test_train import CONFIG, TINY, disks, model
 
+from napari_delse import cli
 from napari_delse import train as training
 from napari_delse.checkpoint import write_tensors
 from napari_delse.distributed import joined
@@ -55,4 +56,8 @@ with joined(torch.device("cpu")) as (world, device):
         train("broken", broken)
     except FloatingPointError as error:
         found["error"] = str(error)
+try:
+    cli.main(["train", str(folder / "recipe.toml"), "--device", "cpu"])
+except SystemExit as left:
+    found["code"] = left.code
 (folder / f"found-{world.rank}.json").write_text(json.dumps(found))

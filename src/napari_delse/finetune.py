@@ -41,11 +41,11 @@ class FineTuneConfig:
     score_objects: int = 40  # held-out objects scored at every checkpoint, at most
     learning_rate: float = 5e-4  # at its highest
     batch_size: int = 8  # objects per step
-    size: int | None = None  # input side while training; the model's own if None
+    size: int | None = None  # input side while training; the model's own without it
     replay: int = 24  # synthetic images mixed in, against forgetting; 0 for none
     freeze_norm: bool = True  # keep the parent's batch norm statistics
     interactive_share: float = 0.25  # share of steps that train corrections
-    seed: int = 0
+    seed: int = 0  # of everything that is drawn
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 

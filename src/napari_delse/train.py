@@ -56,9 +56,9 @@ class TrainConfig:
     steps: int = 20_000  # optimiser steps
     minutes: float | None = None  # if given, the schedule runs over this time instead of the steps
     batch_size: int = 16  # objects per step, on all processes together
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has a momentum of 0.9, as in the paper
     learning_rate: float = 2e-3  # at its highest
-    weight_decay: float = 0.02
+    weight_decay: float = 0.02  # of weights, not of biases and norms
     warmup: float = 0.02  # fraction of the run
     schedule: Literal["cosine", "steps"] = "cosine"  # "steps": x 0.3 four times, as in the paper
     clip: float = 1.0  # largest gradient norm
@@ -70,10 +70,10 @@ class TrainConfig:
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
     set_weights: Mapping[str, float] = field(default_factory=dict)  # name of a set -> drawn so many times as often
     freeze_norm: bool = False  # keep the batch norms' statistics: for fine-tuning on few images
-    precision: Literal["auto", "bf16", "float32"] = "auto"
+    precision: Literal["auto", "bf16", "float32"] = "auto"  # auto: bf16 where the hardware has it; phi stays float32
     save_minutes: float = 1.0  # time between checkpoints
     report_seconds: float = 10.0  # time between reports, at which a run can be stopped
-    seed: int = 0
+    seed: int = 0  # of everything that is drawn
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
