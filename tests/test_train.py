@@ -262,7 +262,7 @@ def test_two_processes_train_as_one(tmp_path):
     (tmp_path / "recipe.toml").write_text(text + 'out = "two"\n')
     done = subprocess.run(
         [*command, str(script), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     states = {f"{n}-{r}": load_file(tmp_path / f"{n}-{r}.safetensors") for n in ("whole", "parts") for r in (0, 1)}

@@ -1,5 +1,6 @@
 """What each of two processes does in `test_two_processes_train_as_one`; started by torchrun with a folder."""
 
+import faulthandler
 import itertools
 import json
 import sys
@@ -15,6 +16,7 @@ from napari_delse.checkpoint import write_tensors
 from napari_delse.distributed import joined
 from napari_delse.model import ARCHITECTURES
 
+faulthandler.dump_traceback_later(300, exit=True)  # if they wait for each other for ever, say where
 ARCHITECTURES["tiny"] = TINY
 folder = Path(sys.argv[1])
 states = []
@@ -56,8 +58,8 @@ with joined(torch.device("cpu")) as (world, device):
         train("broken", broken)
     except FloatingPointError as error:
         found["error"] = str(error)
-try:
-    cli.main(["train", str(folder / "recipe.toml"), "--device", "cpu"])
-except SystemExit as left:
-    found["code"] = left.code
+    try:
+        cli.main(["train", str(folder / "recipe.toml"), "--device", "cpu"])
+    except SystemExit as left:
+        found["code"] = left.code
 (folder / f"found-{world.rank}.json").write_text(json.dumps(found))

@@ -91,8 +91,11 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo")), device
-    finally:
+    # A second group of one process would meet the addresses that the first left at the meeting point.
+    first = not dist.is_initialized()
+    if first:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo")), device
+    # Not after an error: the others may wait in an exchange that this process will never join.
+    if first:
         dist.destroy_process_group()
