@@ -298,9 +298,7 @@ def fit(
     compute: torch.nn.Module = _Losses(run.model, config.loss)
     if world.size > 1:
         # Steps without corrections leave the editor out, on all processes alike.
-        compute = torch.nn.parallel.DistributedDataParallel(
-            compute, broadcast_buffers=False, find_unused_parameters=True
-        )
+        compute = torch.nn.parallel.DistributedDataParallel(compute, find_unused_parameters=True)
     interrupt = HeldInterrupt()
     try:
         while True:
