@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -14,6 +14,7 @@ import typer
 from napari_delse._cli_common import Command, Device, Json, check_json, report, table
 
 if TYPE_CHECKING:
+    from napari_delse.distributed import World
     from napari_delse.settings import Setting
 
 _GIVEN = "napari_delse.settings"
@@ -133,6 +134,17 @@ def _as_changes(given: Mapping[str, Any]) -> list[str]:
     return [f"train.{name}={str(value).lower()}" for name, value in values.items()]
 
 
+@contextmanager
+def _said(world: World) -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if world.leads:
+            print("napari-delse: stopped; the same command goes on from here", file=sys.stderr)
+        raise
+
+
 def _train_recipe(
     path: Path, data: Path | None, out: Path | None, changes: list[str], device: str, json_out: str | None
 ) -> None:
@@ -143,7 +155,7 @@ def _train_recipe(
     recipe = on_data(read_recipe(path, changes), data, out)
     last = None
     with joined(choose_device(device)) as (world, place):
-        with closing(train_recipe(recipe, device=place, world=world, name=path.name)) as run:
+        with _said(world), closing(train_recipe(recipe, device=place, world=world, name=path.name)) as run:
             for last in run:
                 parts = ", ".join(f"{name} {value:.4f}" for name, value in last.parts.items())
                 print(
@@ -187,7 +199,7 @@ def _fine_tune(
     samples = list(read_pairs(images, labels))
     last = None
     with joined(choose_device(device)) as (world, place):
-        with closing(fine_tune(parent, samples, out, config, device=place, world=world)) as run:
+        with _said(world), closing(fine_tune(parent, samples, out, config, device=place, world=world)) as run:
             for last in run:
                 print(
                     f"{last.fraction:4.0%}  loss {last.loss:.3f}  held-out IoU {last.now.mean_iou:.4f} (before "
