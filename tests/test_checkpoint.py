@@ -152,7 +152,7 @@ def truncate(name, keep):
         (damage_text(""), r"config.json cannot be read as JSON"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "cannot be read as JSON"),
         (damage_text("[1]"), r"config.json must hold a JSON object, got list"),
-        (damage_text("{}"), r"model format None, expected 1"),
+        (damage_text("{}"), r"model format None, expected 2"),
         (damage_config(lambda c: c.update(format=2)), r"model format 2, expected 1; update napari-delse"),
         (damage_config(lambda c: c.pop("model")), r"config.json"),
         (damage_config(lambda c: c.update(model=[1, 2])), r"config.json"),

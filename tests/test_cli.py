@@ -359,7 +359,7 @@ def test_models_are_listed_from_their_files(run, tmp_path, monkeypatch):
     weights = {"a.weight": np.zeros((4, 3, 3, 3), np.float16), "bn.running_mean": np.zeros(4, np.float16)}
     save_file(weights, good / "model.safetensors")
     (good / "config.json").write_text(
-        json.dumps({"format": 1, "model": {"architecture": "small", "crop": {"size": 256}}})
+        json.dumps({"format": 2, "model": {"architecture": "small", "crop": {"size": 256}}})
     )
     scores = {"objects": 5, "miou": 0.91, "f_1px": 0.8, "f_2px": 0.9, "by_set": {}}
     (good / "card.json").write_text(json.dumps({"licence": "BSD-3-Clause", "validation": {"extreme_points": scores}}))

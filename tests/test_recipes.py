@@ -7,9 +7,10 @@ import torch
 from skimage.io import imsave
 
 from napari_delse.checkpoint import load_model, write_tensors
-from napari_delse.model import ARCHITECTURES, Architecture
+from napari_delse.model import ARCHITECTURES, Architecture, Delse
 from napari_delse.recipes import (
     DataConfig,
+    begin_with,
     on_data,
     read_objects,
     read_pack,
@@ -72,6 +73,26 @@ def test_a_recipe_trains_a_model_where_it_says(folder):
     assert card["train"]["set_weights"] == {"cells": 2}
 
 
+@pytest.mark.parametrize("part", ["all", "encoder"])
+def test_a_run_begins_with_the_weights_of_its_parent(folder, part):
+    *_, _last = train_recipe(read_recipe(folder / "recipe.toml"))
+    parent = load_model(folder / "runs" / "tiny").model.state_dict()
+    torch.manual_seed(1)
+    network = Delse(read_recipe(folder / "recipe.toml").model)
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    begin_with(network, folder / "runs" / "tiny", part)
+    for name, value in network.state_dict().items():
+        taken = part == "all" or name.startswith("encoder.")
+        torch.testing.assert_close(value, (parent if taken else fresh)[name], rtol=0, atol=0)
+
+
+def test_a_parent_of_another_build_says_what_can_be_taken(folder):
+    list(train_recipe(read_recipe(folder / "recipe.toml")))
+    recipe = read_recipe(folder / "recipe.toml", ["model.motion=false"])
+    with pytest.raises(ValueError, match='only its encoder with parent_part = "encoder"'):
+        begin_with(Delse(recipe.model), folder / "runs" / "tiny")
+
+
 def test_settings_are_changed_from_outside(folder, tmp_path):
     changes = [
         "train.steps=7",
@@ -96,7 +117,7 @@ def test_settings_are_changed_from_outside(folder, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps", "setps", "unknown key 'train.setps'; TrainConfig knows encoder_weights, steps, "),
+        ("steps", "setps", "unknown key 'train.setps'; TrainConfig knows encoder_weights, parent, "),
         ("[data]", "[date]", r"unknown table 'date'; a recipe knows \[model\], \[train\] and \[data\]"),
         ("steps = 2", "steps = 'two'", "'train.steps' must be a whole number, got 'two'"),
         ("steps = 2", "steps = ", "is no TOML"),

@@ -346,7 +346,7 @@ def test_weights_of_sets_go_by_name(pack, tmp_path):
         next(fit(model(), pack, config, tmp_path / "other", sets=("cells",)))
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "training" / "recipes").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("recipe", sorted((ROOT / "training" / "recipes").rglob("*.toml")), ids=lambda p: p.name)
 def test_every_recipe_is_read(recipe):
     found = read_recipe(recipe)
     assert found.model.architecture in ARCHITECTURES

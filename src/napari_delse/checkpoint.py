@@ -24,7 +24,7 @@ from torch import Tensor
 from napari_delse.model import Delse, ModelConfig, config_from_dict
 
 _PACKAGED = Path(__file__).parent / "weights"
-_FORMAT = 1
+_FORMAT = 2  # 1: heads spoke in 1/128 of the crop side
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,10 @@ def load_model(model: str | Path = "default") -> LoadedModel:
     folder = _find(model)
     header = _read_json(folder / "config.json")
     if header.get("format") != _FORMAT:
-        raise ValueError(f"{folder} has model format {header.get('format')!r}, expected {_FORMAT}; update napari-delse")
+        raise ValueError(
+            f"{folder} has model format {header.get('format')!r}, expected {_FORMAT}; "
+            "update napari-delse, or train an older model again"
+        )
     try:
         config = config_from_dict(ModelConfig, header["model"])
         network = Delse(config)

@@ -26,7 +26,7 @@ from napari_delse.settings import check_value, nested
 
 _Config = TypeVar("_Config")
 
-_UNIT = 128  # heads speak in 1/128 of the crop side, so that one net serves several input sizes
+_UNIT = 32  # heads speak in 1/32 of the crop side: one net serves several input sizes, and phi grows as fast as a logit
 
 
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ class Delse(nn.Module):
         features = self.neck(self.context(stages[-1]), stages)
         size = image.shape[-2:]
         unit = image.shape[-1] / _UNIT
-        phi0 = _resize(self.phi_head(features).float(), size) * unit
+        phi0 = _resize(self.phi_head(features).float(), size) * (unit if self.config.output == "delse" else 1)
         if not self.config.evolves:
             motion = phi0.new_zeros(phi0.shape[0], 2, *size)
             return Encoded(LevelSetFields(phi0, motion, torch.zeros_like(phi0)), features)

@@ -10,12 +10,12 @@ import tomllib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from napari_delse.checkpoint import read_weights, write_tensors
+from napari_delse.checkpoint import load_model, read_weights, write_tensors
 from napari_delse.crops import ObjectPack, join_packs, pack_objects
 from napari_delse.data import Sample, check_images, object_ids, read_folder, read_pairs
 from napari_delse.distributed import World
@@ -203,6 +203,28 @@ def read_objects(data: DataConfig, seed: int = 0) -> tuple[ObjectPack, tuple[str
     return pack, tuple(sources)
 
 
+def begin_with(network: Delse, parent: Path | str, part: Literal["all", "encoder"] = "all") -> None:
+    """Copy a trained model's weights, all of them or the encoder's, into a network.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its weights do not fit.
+    """
+    state = load_model(parent).model.state_dict()
+    if part == "encoder":
+        encoder = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+        load_encoder_weights(network, encoder)
+        return
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{parent} is another network than the recipe's [model]; take its settings over, or only its encoder "
+            'with parent_part = "encoder"'
+        ) from error
+
+
 def train_recipe(
     recipe: Recipe, *, device: torch.device | str = "cpu", world: World | None = None, name: str = ""
 ) -> Generator[TrainProgress, None, None]:
@@ -235,5 +257,7 @@ def train_recipe(
     network = Delse(recipe.model)
     if recipe.train.encoder_weights:
         load_encoder_weights(network, read_weights(recipe.train.encoder_weights))
+    if recipe.train.parent:
+        begin_with(network, recipe.train.parent, recipe.train.parent_part)
     card = {"recipe": name, "sets": list(sets), "objects": len(pack.group)}
     yield from fit(network, pack, recipe.train, recipe.data.out, device=device, sets=sets, card=card, world=world)

@@ -35,10 +35,10 @@ _LOST_SECONDS = 3.0  # of work that are not worth another checkpoint when a run 
 class LossConfig:
     """Weights and scales of the losses; a weight of 0 leaves a loss out."""
 
-    distance: float = 1.0  # L0 on phi_0, in units of D^2 (the paper: px^2)
-    initial: float = 0.5  # mask loss on phi_0 itself
+    distance: float = 0.1  # L0 on phi_0, in units of D^2 (the paper: px^2)
+    initial: float = 0.25  # mask loss on phi_0 itself
     final: float = 1.0  # LT: mask loss on phi_T
-    between: float = 0.25  # mean mask loss on phi_1 .. phi_(T-1)
+    between: float = 0.0  # mean mask loss on phi_1 .. phi_(T-1)
     overlap: float = 0.5  # soft IoU of phi_T
     direction: float = 0.0  # Ldirect
     simulated: float = 0.25  # LT from simulated phi_0 = TSDF + dh, until the joint part begins
@@ -53,6 +53,8 @@ class TrainConfig:
     """A training run."""
 
     encoder_weights: str = ""  # file or address of ImageNet weights for the encoder; none without it
+    parent: str = ""  # model to begin with, a name or a folder; none without it
+    parent_part: Literal["all", "encoder"] = "all"  # what is taken from the parent
     steps: int = 20_000  # optimiser steps
     minutes: float | None = None  # if given, the schedule runs over this time instead of the steps
     batch_size: int = 16  # objects per step, on all processes together
@@ -64,7 +66,7 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, which are the ones saved
     sizes: tuple[tuple[float, int], ...] = ()  # (from fraction of the run, input side); () is the model's
-    joint_from: float = 0.4  # fraction of the run from which simulated phi_0 are no longer used
+    joint_from: float = 0.0  # fraction of the run that pre-trains the fields with simulated phi_0
     interactive_from: float = 0.7  # fraction of the run from which corrections are trained; 1 for never
     interactive_share: float = 0.5  # of the steps from then on
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
