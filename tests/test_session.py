@@ -625,9 +625,9 @@ def test_review_list_and_the_ways_through_it():
     assert [row.label for row in listing(session.objects, "place")] == [2, 3, 1]
     assert [neighbour(session.objects, n, 1) for n in (None, 1, 3, 9)] == [1, 2, 1, 1]
     assert [neighbour(session.objects, n, -1, "confidence") for n in (None, 2)] == [1, 1]
-    assert [most_uncertain(session.objects, seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
+    assert [most_uncertain(listing(session.objects), seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
     assert class_names(session.objects) == {2: "nucleus"}
-    assert neighbour({}, 1) is most_uncertain({}) is None
+    assert neighbour({}, 1) is most_uncertain([]) is None
 
 
 def test_prompts_of_all_objects_survive_a_table(tmp_path):
