@@ -106,8 +106,11 @@ class Stopwatch:
                             setattr(kind, name, self._timed(method))
 
     def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        taken = None if method.__code__.co_flags & inspect.CO_VARARGS else method.__code__.co_argcount
+
         @wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
+            args = args[:taken]  # Qt leaves out what a method does not take, but does not see through this one
             if self._depth or QThread.currentThread() is not QApplication.instance().thread():
                 return method(*args, **kwargs)
             self._depth = 1
