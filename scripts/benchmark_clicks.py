@@ -3,10 +3,10 @@
 
 python scripts/benchmark_clicks.py [--model NAME] [--objects N] [--cases NAME ...] [--json FILE]
 
-A real napari window, real mouse and key events: the last of four clicks, a pull, Enter, undo and redo. Images in memory of 1000 x 1000 and 10000 x 10000 pixels, without and
-with 5,000 accepted objects in the list, and one on disk of 20000 x 20000. A time ends when the canvas has been drawn
-again with the answer in it. Without a screen: xvfb-run -a -s "-screen 0 1400x1000x24" python
-scripts/benchmark_clicks.py (then the processor draws, which is most of the time).
+A real napari window, real mouse and key events: the last of four clicks, a pull, Enter, undo and redo. Images in memory
+of 1000 x 1000 and 10000 x 10000 pixels, without and with 5,000 accepted objects in the list, and one on disk of
+20000 x 20000. A time ends when the canvas has been drawn again with the answer in it. Without a screen: xvfb-run -a -s
+"-screen 0 1400x1000x24" python scripts/benchmark_clicks.py (then the processor draws, which is much of the time).
 
 On a machine that is busy with other things, times on the clock tell of those things. So the time on the processor is
 given as well (`cpu`), and that is what a verdict should rest on: of the GUI thread, and where it waits for the model,
