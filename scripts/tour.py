@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 from hands import Hands, let_pass, wait_until
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 SIZE = (1280, 800)
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-GOOD = 0.92  # IoU from which on nobody would correct an outline
-SHORTEST = 8.0  # shorter pulls are clicks, screen pixels
+GOOD = 0.96  # IoU from which on nobody would correct an outline
+SHORTEST = 6.0  # shorter pulls are clicks, screen pixels
 PULLS = 10
 
 CONTROL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
@@ -130,6 +130,13 @@ class Person:
             return False
         self.pull(drag.start, drag.end)
         return True
+
+    def on_outline(self, point: Sequence[float]) -> Sequence[float]:
+        """The point of the shown outline that is nearest to one."""
+        from napari_delse.widgets._layers import nearest_on
+
+        found = nearest_on(self.session.preview.contours, (float(point[0]), float(point[1])))
+        return point if found is None else found[0]
 
     def on_screen(self, *points: Sequence[float]) -> list[tuple[int, int]]:
         """Where points lie on the canvas."""
@@ -339,9 +346,9 @@ def take(viewer: Any, path: Path) -> None:
 
 
 class Film:
-    """An animated picture of the window, with the mouse drawn into it."""
+    """An animated picture of the canvas and the widget, with the mouse drawn into it."""
 
-    def __init__(self, person: Person, width: int = 800) -> None:
+    def __init__(self, person: Person, width: int = 760) -> None:
         self.person, self.width = person, width
         self.frames: list[Any] = []
         self.times: list[int] = []
@@ -351,13 +358,15 @@ class Film:
         from PIL import Image, ImageDraw
 
         let_pass(0.15)
+        native, top = self.person.hands.native, self.person.viewer.window._qt_window
         window = Image.fromarray(self.person.viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
         if at is not None:
-            native, top = self.person.hands.native, self.person.viewer.window._qt_window
             corner = native.mapTo(top, self.person.hands.at(self.person.world(at)))
             arrow = [(0, 0), (0, 17), (4, 13), (7, 20), (10, 18), (7, 12), (12, 12)]
             shape = [(corner.x() + x, corner.y() + y) for x, y in arrow]
             ImageDraw.Draw(window).polygon(shape, fill="white", outline="black")
+        left = native.mapTo(top, QPoint(0, 0))
+        window = window.crop((left.x(), left.y(), window.width, left.y() + native.height()))
         height = round(window.height * self.width / window.width)
         self.frames.append(window.resize((self.width, height), Image.Resampling.LANCZOS))
         self.times.append(round(1000 * seconds))
@@ -421,7 +430,11 @@ def picture_coins(out: Path, theme: str) -> None:
     for label in [label for label in in_view(person, labels) if label != NOTCHED][:ACCEPTED]:
         person.outline(labels == label)
         person.accept()
-    film, points = Film(person), ExtremePoints.from_mask(labels == NOTCHED).points
+    points = ExtremePoints.from_mask(labels == NOTCHED).points
+    camera_of(person.viewer).zoom = 4.2
+    camera_of(person.viewer).center = (0, *np.mean(points, axis=0) - (30, 18))
+    let_pass(0.5)
+    film = Film(person)
     film.shoot(0.8)
     for number, point in enumerate(points):
         person.click(point)
@@ -442,12 +455,12 @@ def picture_coins(out: Path, theme: str) -> None:
 
 def film_pull(film: Film, person: Person, drag: Any) -> None:
     """Pull the outline, with pictures on the way."""
-    start, end = np.array(drag.start), np.array(drag.end)
-    film.shoot(0.5, at=start)
+    start, end = np.array(person.on_outline(drag.start)), np.array(drag.end)
+    film.shoot(0.8, at=start)
     person.hands.drag(person.world(start), person.world((start + end) / 2), release=False)
-    film.shoot(0.3, at=(start + end) / 2)
+    film.shoot(0.2, at=(start + end) / 2)
     person.hands.move(person.world(end))
-    film.shoot(0.3, at=end)
+    film.shoot(0.4, at=end)
     before = person.widget.preview_mask
     person.hands.release(person.world(end))
     wait_until(lambda: person.widget.has_shown_preview and person.widget.preview_mask is not before)
