@@ -378,27 +378,15 @@ class Film:
         board = Image.new("RGB", (self.width, sum(frame.height for frame in self.frames)))
         for number, frame in enumerate(self.frames):
             board.paste(frame, (0, number * frame.height))
-        palette = board.quantize(160, dither=Image.Dither.NONE)
+        palette = board.quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         plain = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
         plain[0].save(path, save_all=True, append_images=plain[1:], duration=self.times, loop=0, optimize=False)
         print(path, f"{path.stat().st_size / 1e6:.1f} MB")
 
 
-NOTCHED = 11  # the coin whose notch needs a recorded pull
-ACCEPTED = 5  # coins that are labelled before
-
-
-def coins_in_view(theme: str) -> tuple[Person, np.ndarray]:
-    """A person before a photograph of coins, and the true labels."""
-    from napari_delse._sample_data import coins
-
-    image, (labels, _, _), _ = coins()
-    person = Person(*open_window([image], theme), pause=0.3)
-    camera = camera_of(person.viewer)
-    camera.zoom = 2.3
-    camera.center = (0, 172, 205)
-    let_pass(0.5)
-    return person, np.asarray(labels)
+PLANE = 4  # of the sample stack, for the film
+HARD = 14  # its cell whose first outline needs a pull
+NEIGHBOURS = 5  # cells around it that are labelled before
 
 
 def camera_of(viewer: Any) -> Any:
@@ -406,34 +394,40 @@ def camera_of(viewer: Any) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def in_view(person: Person, labels: np.ndarray) -> list[int]:
-    """Objects that lie wholly on the canvas, left to right and top to bottom."""
+def look_at(person: Person, point: Sequence[float], zoom: float) -> None:
+    """Put a point of the plane into the middle of the view, at so many screen pixels per pixel."""
+    camera = camera_of(person.viewer)
+    camera.zoom = zoom / person.widget._labels.scale[-1]
+    camera.center = (0, *person.world(point))
+    let_pass(0.5)
+
+
+def nearest_cells(truth: np.ndarray, label: int, count: int) -> list[int]:
+    """The cells around one."""
     from skimage.measure import regionprops
 
-    width, height = person.hands.native.width(), person.hands.native.height()
-    seen = []
-    for region in regionprops(labels):
-        y0, x0, y1, x1 = region.bbox
-        if all(30 < x < width - 30 and 30 < y < height - 30 for x, y in person.on_screen((y0, x0), (y1, x1))):
-            seen.append((round(region.centroid[0] / 50), region.centroid[1], region.label))
-    return [label for _, _, label in sorted(seen)]
+    places = {region.label: np.array(region.centroid) for region in regionprops(truth)}
+    others = sorted(places, key=lambda other: float(np.hypot(*(places[other] - places[label]))))
+    return others[1 : count + 1]
 
 
-def picture_coins(out: Path, theme: str) -> None:
-    """Four clicks, a pull, the list and the evolution; and the same as a film."""
-    from napari_delse._sample_data import sample_folder
-    from napari_delse.geometry import ExtremePoints
-    from napari_delse.prompts import read_prompts
+def picture_cells(out: Path, theme: str) -> None:
+    """Four clicks on a cell, a pull, and how its contour evolved; and the same as a film."""
+    from napari_delse._sample_data import cells
+    from napari_delse.annotator import simulated_drag
+    from napari_delse.geometry import ExtremePoints, ObjectMask
 
-    person, labels = coins_in_view(theme)
-    recorded = {one.label: one for one in read_prompts(sample_folder() / "coins_clicks.csv")}[NOTCHED]
-    for label in [label for label in in_view(person, labels) if label != NOTCHED][:ACCEPTED]:
-        person.outline(labels == label)
+    image, (labels, _, _), _ = cells()
+    truth = labels[PLANE]
+    person = Person(*open_window([image], theme))
+    person.viewer.dims.current_step = (PLANE, 0, 0)
+    let_pass(0.3)
+    for label in nearest_cells(truth, HARD, NEIGHBOURS):
+        person.outline(truth == label)
         person.accept()
-    points = ExtremePoints.from_mask(labels == NOTCHED).points
-    camera_of(person.viewer).zoom = 4.2
-    camera_of(person.viewer).center = (0, *np.mean(points, axis=0) - (30, 18))
-    let_pass(0.5)
+    mask = truth == HARD
+    points = ExtremePoints.from_mask(mask).points
+    look_at(person, np.mean(points, axis=0), 5.0)
     film = Film(person)
     film.shoot(0.8)
     for number, point in enumerate(points):
@@ -442,7 +436,9 @@ def picture_coins(out: Path, theme: str) -> None:
     person.wait()
     film.shoot(1.6, at=points[-1])
     take(person.viewer, out / "annotate.png")
-    film_pull(film, person, recorded.corrections[0])
+    drag = simulated_drag(person.widget.preview_mask, ObjectMask(mask, (0, 0)), mask.shape)
+    assert drag is not None, "the model needs no correction any more; choose another cell"
+    film_pull(film, person, drag)
     take(person.viewer, out / "annotate_drag.png")
     film_evolution(film, person)
     take(person.viewer, out / "evolution.png")
@@ -524,7 +520,7 @@ def picture_restore(out: Path, theme: str) -> None:
         person.viewer.close()
 
 
-PICTURES: tuple[Callable[[Path, str], None], ...] = (picture_coins, picture_stack, picture_restore)
+PICTURES: tuple[Callable[[Path, str], None], ...] = (picture_cells, picture_stack, picture_restore)
 
 
 def main() -> None:

@@ -124,7 +124,10 @@ class LayerLabels:
             yield
         finally:
             self._is_grouping = False
-            self.layer.refresh()
+            try:
+                self.layer._partial_labels_refresh()
+            except AttributeError:  # private: without it all of the labels go to the screen again
+                self.layer.refresh()
 
     def _paint(
         self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, value: int, *, refresh: bool
