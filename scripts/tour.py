@@ -345,10 +345,13 @@ def take(viewer: Any, path: Path) -> None:
     print(path)
 
 
+STATUS_BAR = 26  # pixels
+
+
 class Film:
     """An animated picture of the canvas and the widget, with the mouse drawn into it."""
 
-    def __init__(self, person: Person, width: int = 760) -> None:
+    def __init__(self, person: Person, width: int = 860) -> None:
         self.person, self.width = person, width
         self.frames: list[Any] = []
         self.times: list[int] = []
@@ -366,7 +369,7 @@ class Film:
             shape = [(corner.x() + x, corner.y() + y) for x, y in arrow]
             ImageDraw.Draw(window).polygon(shape, fill="white", outline="black")
         left = native.mapTo(top, QPoint(0, 0))
-        window = window.crop((left.x(), left.y(), window.width, left.y() + native.height()))
+        window = window.crop((left.x(), left.y(), window.width, window.height - STATUS_BAR))
         height = round(window.height * self.width / window.width)
         self.frames.append(window.resize((self.width, height), Image.Resampling.LANCZOS))
         self.times.append(round(1000 * seconds))
@@ -375,15 +378,28 @@ class Film:
         """As an animated GIF of one palette."""
         from PIL import Image
 
-        board = Image.new("RGB", (self.width, sum(frame.height for frame in self.frames)))
-        for number, frame in enumerate(self.frames):
-            board.paste(frame, (0, number * frame.height))
-        palette = board.quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        palette = palette_of(self.frames)
         plain = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
         plain[0].save(path, save_all=True, append_images=plain[1:], duration=self.times, loop=0, optimize=False)
         print(path, f"{path.stat().st_size / 1e6:.1f} MB")
 
 
+def palette_of(frames: Sequence[Any]) -> Any:
+    """Colours for all frames; thin lines in bright colours get their share, rare as they are."""
+    from PIL import Image
+
+    pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in frames])
+    is_bright = np.ptp(pixels, axis=1) > VIVID
+    colours: list[int] = []
+    for chosen, count in ((pixels[~is_bright], 128), (np.unique(pixels[is_bright], axis=0), 127)):
+        part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT)
+        colours += (part.getpalette() or [])[: 3 * count]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    return palette
+
+
+VIVID = 70  # between the largest and the smallest of red, green and blue
 PLANE = 4  # of the sample stack, for the film
 HARD = 14  # its cell whose first outline needs a pull
 NEIGHBOURS = 5  # cells around it that are labelled before
@@ -453,10 +469,11 @@ def film_pull(film: Film, person: Person, drag: Any) -> None:
     """Pull the outline, with pictures on the way."""
     start, end = np.array(person.on_outline(drag.start)), np.array(drag.end)
     film.shoot(0.8, at=start)
-    person.hands.drag(person.world(start), person.world((start + end) / 2), release=False)
-    film.shoot(0.2, at=(start + end) / 2)
-    person.hands.move(person.world(end))
-    film.shoot(0.4, at=end)
+    person.hands.drag(person.world(start), person.world((3 * start + end) / 4), release=False)
+    film.shoot(0.1, at=(3 * start + end) / 4)
+    for part in (0.5, 0.75, 1.0):
+        person.hands.move(person.world(start + part * (end - start)))
+        film.shoot(0.1 if part < 1 else 0.5, at=start + part * (end - start))
     before = person.widget.preview_mask
     person.hands.release(person.world(end))
     wait_until(lambda: person.widget.has_shown_preview and person.widget.preview_mask is not before)
@@ -481,15 +498,15 @@ def picture_stack(out: Path, theme: str) -> None:
 
     image, (labels, _, _), _ = cells()
     person = Person(*open_window([image], theme))
-    for plane, count in ((1, 3), (2, 6)):
+    for plane, count in ((1, 3), (PLANE, 8)):
         person.viewer.dims.current_step = (plane, 0, 0)
         let_pass(0.2)
-        for label in reading_order(labels[plane])[:count]:
+        for label in [HARD, *nearest_cells(labels[plane], HARD, count - 1)]:
             person.outline(labels[plane] == label)
             person.accept()
-    person.choose(1, 4)
-    person.name("dividing")
-    person.choose(5)
+    person.choose(2, 5, 7)
+    person.name("rounded")
+    person.choose(4)
     take(person.viewer, out / "stack.png")
     for title in ("Settings", "Keys"):
         person.show_tab(title)
