@@ -31,6 +31,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 GOOD = 0.96  # IoU from which on nobody would correct an outline
 SHORTEST = 6.0  # shorter pulls are clicks, screen pixels
 PULLS = 10
+KILLED = 9  # exit code of a process that ends in the middle of its work
 
 CONTROL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 Key = Qt.Key
@@ -287,7 +288,7 @@ def work_until_killed(image: Path, truth: Path, objects: int, labels: Path) -> N
     recording = journals._recordings[person.session]
     wait_until(lambda: recording.path is not None and not recording._left)
     np.save(labels, person.labels)
-    os._exit(9)
+    os._exit(KILLED)
 
 
 def crash(image: Path, truth: Path, objects: int, labels: Path) -> int:
@@ -391,7 +392,7 @@ def palette_of(frames: Sequence[Any]) -> Any:
     pixels = np.concatenate([np.asarray(frame).reshape(-1, 3) for frame in frames])
     is_bright = np.ptp(pixels, axis=1) > VIVID
     colours: list[int] = []
-    for chosen, count in ((pixels[~is_bright], 128), (np.unique(pixels[is_bright], axis=0), 127)):
+    for chosen, count in ((pixels[~is_bright], 90), (np.unique(pixels[is_bright], axis=0), 165)):
         part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT)
         colours += (part.getpalette() or [])[: 3 * count]
     palette = Image.new("P", (1, 1))
@@ -399,7 +400,7 @@ def palette_of(frames: Sequence[Any]) -> Any:
     return palette
 
 
-VIVID = 70  # between the largest and the smallest of red, green and blue
+VIVID = 40  # between the largest and the smallest of red, green and blue
 PLANE = 4  # of the sample stack, for the film
 HARD = 14  # its cell whose first outline needs a pull
 NEIGHBOURS = 5  # cells around it that are labelled before
@@ -505,7 +506,7 @@ def picture_stack(out: Path, theme: str) -> None:
             person.outline(labels[plane] == label)
             person.accept()
     person.choose(2, 5, 7)
-    person.name("rounded")
+    person.name("round")
     person.choose(4)
     take(person.viewer, out / "stack.png")
     for title in ("Settings", "Keys"):
