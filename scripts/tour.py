@@ -514,6 +514,7 @@ def picture_stack(out: Path, theme: str) -> None:
         take(person.viewer, out / f"{title.lower()}.png")
     person.show_tab("Objects")
     person.press(person.widget.review.export_button)
+    person.widget.export_form.file_edit.setText("cells-objects.tif")  # not where this runs
     take(person.viewer, out / "export.png")
     person.viewer.close()
 

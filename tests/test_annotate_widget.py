@@ -283,6 +283,20 @@ def test_a_rectangle_is_a_box_prompt(viewer, open_widget, qtbot):
     qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
 
 
+def test_a_box_that_is_being_drawn_is_left_alone(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.show()
+    qtbot.wait(50)
+    mouse = Hands(real_viewer)
+    widget.switch_tool()
+    widget._layers.drags.mode = "add_rectangle"
+    mouse.drag((20, 20), (50, 60), release=False)
+    widget._refresh()
+    mouse.release((50, 60))
+    qtbot.waitUntil(lambda: widget._session.draft.kind == "box")
+
+
 def test_further_clicks_and_moved_clicks_outline_anew(viewer, open_widget, qtbot):
     viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()

@@ -299,7 +299,7 @@ class WorkLayers:
             if not np.array_equal(rows, self.clicks.data):
                 with in_one_go(self.clicks):
                     self.clicks.data = rows
-        if self.drags is None:
+        if self.drags is None or getattr(self.drags, "_is_creating", False):  # a shape that is just being drawn stays
             return
         lines = []
         if draft.plane is not None:
