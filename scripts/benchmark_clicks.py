@@ -110,7 +110,7 @@ class Stopwatch:
 
     def watch_predictor(self, predictor: Any) -> Any:
         """Time its predictions in the worker."""
-        segment, gui = predictor.segment, time.pthread_getcpuclockid(threading.main_thread().ident)
+        segment, gui = predictor.segment, time.pthread_getcpuclockid(threading.main_thread().ident or 0)
 
         def run(*args: Any) -> Any:
             own, other = time.thread_time(), time.clock_gettime(gui)
@@ -325,6 +325,7 @@ def main(
     import napari
 
     from napari_delse.widgets import annotate
+    from napari_delse.widgets._outliner import load_predictor
 
     watch = Stopwatch()
     watch.watch_package()
@@ -333,7 +334,7 @@ def main(
         def __init__(self, napari_viewer: Any) -> None:
             super().__init__(
                 napari_viewer,
-                load=lambda _, device: watch.watch_predictor((load or annotate.load_predictor)(model, device)),
+                load=lambda _, device: watch.watch_predictor((load or load_predictor)(model, device)),
             )
 
     result: dict[str, Any] = {"model": model, "objects": objects, "napari": napari.__version__}
