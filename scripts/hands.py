@@ -64,7 +64,7 @@ class Hands:
         QTest.mousePress(self.native, _LEFT, _NO_MODIFIER, self.at(start))
         for step in range(1, steps + 1):
             let_pass(_BETWEEN_MOVES)
-            self._move(self.at(first + (last - first) * step / steps))
+            self.move(first + (last - first) * step / steps)
         if release:
             self.release(end)
 
@@ -72,8 +72,9 @@ class Hands:
         """Release the left button."""
         QTest.mouseRelease(self.native, _LEFT, _NO_MODIFIER, self.at(point))
 
-    def _move(self, position: QPoint) -> None:
+    def move(self, point: Point) -> None:
         """Move with the button held down, which QTest cannot."""
+        position = self.at(point)
         here, there = QPointF(position), QPointF(self.native.mapToGlobal(position))
         event = QMouseEvent(QEvent.Type.MouseMove, here, there, _NO_BUTTON, _LEFT, _NO_MODIFIER)
         QApplication.sendEvent(self.native, event)

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from hands import Hands
 
+import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._layers import camera_of, largest_label, nearest_on, outline
 from napari_delse.widgets._source import ImageSource
@@ -282,6 +283,20 @@ def test_a_rectangle_is_a_box_prompt(viewer, open_widget, qtbot):
     qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
 
 
+def test_a_box_that_is_being_drawn_is_left_alone(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.show()
+    qtbot.wait(50)
+    mouse = Hands(real_viewer)
+    widget.switch_tool()
+    widget._layers.drags.mode = "add_rectangle"
+    mouse.drag((20, 20), (50, 60), release=False)
+    widget._refresh()
+    mouse.release((50, 60))
+    qtbot.waitUntil(lambda: widget._session.draft.kind == "box")
+
+
 def test_further_clicks_and_moved_clicks_outline_anew(viewer, open_widget, qtbot):
     viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
@@ -300,6 +315,42 @@ def test_further_clicks_and_moved_clicks_outline_anew(viewer, open_widget, qtbot
     qtbot.waitUntil(lambda: len(widget._layers.clicks.data) == 3)
     widget.redo()
     assert widget._session.preview.mask.area == before.area
+
+
+def test_the_outline_stays_until_the_next_one_is_found(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    before = widget._layers.preview.data
+    predictor.gate.clear()
+    click(widget, (75, 40))
+    qtbot.waitUntil(lambda: "Outlining" in widget.guide.text())
+    assert widget._layers.preview.data is before
+    predictor.gate.set()
+    wait_for_preview(qtbot, widget)
+    qtbot.waitUntil(lambda: widget._layers.preview.data is not before)
+    widget.undo()
+    widget.undo()  # three clicks are left
+    qtbot.waitUntil(lambda: widget._layers.preview.data.size == 1)
+
+
+def test_a_preview_is_shown_by_one_refresh(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((2, 80, 80), np.uint8), scale=(4, 2, 2))
+    widget = open_widget()
+    real_viewer.dims.current_step = (1, 0, 0)
+    told = []
+    outlined(widget, qtbot, index=(1,))
+    preview = widget._layers.preview
+    shown = real_viewer.window._qt_viewer.canvas.layer_to_visual[preview]
+    preview.events.set_data.connect(told.append)
+    before = shown.node.transform.matrix[3, :2]
+    click(widget, (1, 75, 40))
+    qtbot.waitUntil(lambda: bool(told))
+    assert len(told) == 1
+    assert shown._data.shape == preview.data.shape[1:]
+    assert np.any(shown.node.transform.matrix[3, :2] != before)
+    real_viewer.dims.set_point(0, 0)
+    assert not shown.node.visible or not shown._data.any()  # it is the other plane's
 
 
 def test_late_answers_are_dropped(viewer, open_widget, qtbot, predictor):

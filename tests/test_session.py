@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -625,9 +626,9 @@ def test_review_list_and_the_ways_through_it():
     assert [row.label for row in listing(session.objects, "place")] == [2, 3, 1]
     assert [neighbour(session.objects, n, 1) for n in (None, 1, 3, 9)] == [1, 2, 1, 1]
     assert [neighbour(session.objects, n, -1, "confidence") for n in (None, 2)] == [1, 1]
-    assert [most_uncertain(session.objects, seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
+    assert [most_uncertain(listing(session.objects), seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
     assert class_names(session.objects) == {2: "nucleus"}
-    assert neighbour({}, 1) is most_uncertain({}) is None
+    assert neighbour({}, 1) is most_uncertain([]) is None
 
 
 def test_prompts_of_all_objects_survive_a_table(tmp_path):
@@ -1015,3 +1016,34 @@ def test_time_of_one_more_object_does_not_grow_with_their_number():
     while session.undo() is not None:
         pass
     assert not session.store.data.any()
+
+
+def test_a_further_object_takes_as_long_as_the_first_ones():
+    count, side = 4000, 5
+    session = AnnotationSession(ArrayLabels(np.zeros((400, 400), np.uint16)))
+    spent = []
+    for number in range(count):
+        y, x = side * (number // 80), side * (number % 80)
+        begun = time.thread_time()
+        session.set_clicks(PLANE, [(y, x + 1), (y + 1, x), (y + 2, x + 1), (y + 1, x + 2)])
+        session.receive(session.request(), Ellipse(ObjectMask(np.ones((3, 3), bool), (y, x))))
+        session.commit()
+        spent.append(time.thread_time() - begun)
+    assert session.next_label == count + 1
+    assert np.median(spent[-400:]) < 1.6 * np.median(spent[100:500])
+
+
+def test_the_next_label_follows_the_largest_object(session):
+    for _ in range(3):
+        outline(session)
+        session.policy = LabelPolicy(protect=False)
+        session.commit()
+    assert session.next_label == 4
+    session.delete(3)
+    session.delete(1)
+    assert session.next_label == 3
+    session.undo()
+    session.undo()
+    assert session.next_label == 4
+    session.note_label(9)
+    assert session.next_label == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class History:
         self.observer: Callable[[set[int]], object] | None = None
         self._policy = policy
         self._found = largest
+        self._given: list[int] = []  # heap of minus the labels of objects, also of some that are gone
         self._draft = Draft()
         self._done: list[Action] = []
         self._undone: list[Action] = []
@@ -89,7 +91,9 @@ class History:
     @property
     def next_label(self) -> int:
         """The label of the next object: one above the largest."""
-        return max(self._found, max(self.objects, default=0)) + 1
+        while self._given and -self._given[0] not in self.objects:
+            heappop(self._given)
+        return max(self._found, -self._given[0] if self._given else 0) + 1
 
     @property
     def largest_found(self) -> int:
@@ -198,6 +202,7 @@ class History:
             del self.objects[one.label]
         for one in come:
             self.objects[one.label] = one
+            heappush(self._given, -one.label)
         self._draft = draft
         if self.observer is not None and (gone or come):
             self.observer({one.label for one in (*gone, *come)})

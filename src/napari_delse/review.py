@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -99,9 +99,9 @@ def neighbour(objects: Objects, label: int | None, step: int = 1, order: Order =
     return labels[(labels.index(label) + step) % len(labels)]
 
 
-def most_uncertain(objects: Objects, seen: Collection[int] = ()) -> int | None:
-    """The object of the lowest confidence that was not looked at yet."""
-    left = [row for row in map(row_of, objects.values()) if row.label not in seen]
+def most_uncertain(rows: Iterable[ObjectRow], seen: Collection[int] = ()) -> int | None:
+    """The label of the lowest confidence that was not looked at yet."""
+    left = [row for row in rows if row.label not in seen]
     return min(left, key=_KEYS["confidence"]).label if left else None
 
 

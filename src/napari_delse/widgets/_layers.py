@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,10 @@ class LayerLabels:
             yield
         finally:
             self._is_grouping = False
-            self.layer.refresh()
+            try:
+                self.layer._partial_labels_refresh()
+            except AttributeError:  # private: without it all of the labels go to the screen again
+                self.layer.refresh()
 
     def _paint(
         self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, value: int, *, refresh: bool
@@ -294,9 +297,9 @@ class WorkLayers:
         if self.clicks is not None:
             rows = np.empty((0, self.source.ndim)) if draft.plane is None else to_space(draft.plane, draft.clicks)
             if not np.array_equal(rows, self.clicks.data):
-                with self.clicks.events.data.blocker():
+                with in_one_go(self.clicks):
                     self.clicks.data = rows
-        if self.drags is None:
+        if self.drags is None or getattr(self.drags, "_is_creating", False):  # a shape that is just being drawn stays
             return
         lines = []
         if draft.plane is not None:
@@ -306,7 +309,7 @@ class WorkLayers:
             np.array_equal(a, b.astype(a.dtype)) for a, b in zip(shown, lines, strict=True)
         ):
             return
-        with self.drags.events.data.blocker():
+        with in_one_go(self.drags):
             self.drags.selected_data = set(range(self.drags.nshapes))
             self.drags.remove_selected()
             if lines:
@@ -332,15 +335,16 @@ class WorkLayers:
         corner = to_space(key, [np.add(mask.origin, (step - 1) / 2)])[0]
         scale = placement["scale"].copy()
         scale[list(key.axes)] *= step
-        self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
-        if not np.array_equal(scale, self.preview.scale):
+        with in_one_go(self.preview):
+            self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
             self.preview.scale = scale
-        self.preview.translate = physical(placement, corner)
+            self.preview.translate = physical(placement, corner)
 
     def hide_preview(self) -> None:
         """Show nothing in the overlay."""
         if self.preview is not None and self.preview.data.size > 1:
-            self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
+            with in_one_go(self.preview):
+                self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
 
     def rescale(self, key: PlaneKey | None) -> None:
         """Keep lines and markers as wide on the screen as they were after a change of zoom.
@@ -357,6 +361,23 @@ class WorkLayers:
             self.clicks.current_size = _MARKER / zoom
             if len(self.clicks.data):
                 self.clicks.size = _MARKER / zoom
+
+
+@contextmanager
+def in_one_go(layer: Any) -> Iterator[None]:
+    """Change data and place of a small layer that lies within the image, and have napari show it once.
+
+    Each change by itself has napari work out the extent of all layers and draw the layer anew, and new data of
+    labels has it compile their shader again: several times as slow as all the rest.
+    """
+    events = (layer.events.data, layer.events.scale, layer.events.translate)
+    with ExitStack() as held:
+        for emitter in events:
+            held.enter_context(emitter.blocker())
+        with suppress(AttributeError):  # private: another version of napari may not have it, and is slower then
+            held.enter_context(layer._block_refresh())
+        yield
+    layer.refresh()
 
 
 def physical(placement: dict[str, Any], point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
@@ -81,6 +81,11 @@ class ObjectsModel(QAbstractTableModel):
     def classes(self) -> list[str]:
         """Names of the classes that objects have."""
         return sorted(name for name, count in self._named.items() if name and count)
+
+    @property
+    def rows(self) -> Collection[ObjectRow]:
+        """What is shown, in no order."""
+        return self._rows.values()
 
     def label_at(self, row: int) -> int:
         """The object shown in a row."""

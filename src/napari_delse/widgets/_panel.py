@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_delse.widgets._export_form import ExportForm
@@ -104,6 +105,13 @@ class AnnotatePanel(QWidget):
             buttons.addWidget(lesser, 1, column)
             buttons.setColumnStretch(column, 1)
         return buttons
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep what ends the typing in a field from napari, where it would accept or drop the object in progress."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Escape):
+            event.accept()
+        else:
+            super().keyPressEvent(event)
 
     def show_keys(self, keyboard: Keyboard) -> None:
         """Show the keys in their tab, and in the tooltips of the buttons that do the same."""

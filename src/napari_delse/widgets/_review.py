@@ -309,10 +309,10 @@ class ReviewList(QWidget):
 
     def least_sure(self) -> None:
         """The least sure object that was not looked at; after all of them it begins anew."""
-        label = most_uncertain(self._objects, self._seen)
+        label = most_uncertain(self.model.rows, self._seen)
         if label is None:
             self._seen.clear()
-            label = most_uncertain(self._objects)
+            label = most_uncertain(self.model.rows)
         if label is not None:
             self.go_to(label)
 

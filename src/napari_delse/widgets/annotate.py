@@ -402,6 +402,8 @@ class AnnotateWidget(AnnotatePanel):
         layers.show_draft(session.draft)
         layers.calm()
         state = (session.preview, session.draft.plane)
+        if session.is_waiting and desk.shown[1:] == state[1:]:
+            return  # the outline stays until the next one comes: without it there is nothing to compare with
         if state != desk.shown:
             desk.shown = state
             if session.preview is not None and session.draft.plane is not None:
