@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ def own_home(tmp_path, monkeypatch) -> Path:
     """A folder of its own for what the program keeps for the user."""
     monkeypatch.setenv("NAPARI_DELSE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def qtbot(qtbot):
+    """A bot that waits longer than five seconds for what surely comes: machines may be busy."""
+    qtbot.waitUntil = partial(qtbot.waitUntil, timeout=60_000)
+    return qtbot
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What the annotate widget keeps of the work: its journals, restoring after a crash, and the list of objects."""
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,11 @@ from hands import Hands
 
 from napari_delse import journal
 from napari_delse.actions import Draft, LabelledObject, PackedMask, PlaneKey
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _recording
 from napari_delse.widgets._brush import painted
+from napari_delse.widgets._kept import is_kept
 from napari_delse.widgets._layers import camera_of
 from napari_delse.widgets._review import ObjectsModel
 from napari_delse.widgets.annotate import AnnotateWidget
@@ -257,6 +261,73 @@ def test_a_slow_disk_and_a_slow_image_do_not_hold_up_the_work(open_widget, qtbot
     gate.set()
     path = written(qtbot, widget)
     assert journal.object_count(journal.read(path)) == len(widget._session.objects)
+
+
+# ---------------------------------------------------------------- closed and opened again
+
+
+def test_the_next_widget_goes_on_with_list_undo_settings_and_journal(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10), (30, 30))
+    first._session.classify(2, "round")
+    first._layers.clicks.add((50, 50))
+    first._session.set_evolution(EvolutionSettings(steps=7))
+    path, done = written(qtbot, first), first._session.actions
+    first.shut_down()
+    labels = first.viewer.layers["cells objects"]
+    labels.paint((70, 70), 9)  # while nobody listens
+    second = open_widget(viewer=first.viewer)
+    assert second._labels is labels
+    qtbot.waitUntil(lambda: [row[0] for row in rows(second)] == ["1", "2"])
+    assert second._session.objects[2].class_name == "round"
+    assert second._session.evolution == EvolutionSettings(steps=7)
+    assert second._session.actions[:-1] == done
+    assert second._session.next_label == 10
+    second.undo()
+    assert 9 not in labels.data
+    second.redo()
+    second._session.set_evolution(None)
+    second.start_over()
+    annotate(qtbot, second, (60, 10))
+    assert written(qtbot, second) == path
+    np.testing.assert_array_equal(journal_labels(path), labels.data)
+    crash(qtbot, second)
+    third = open_widget()
+    restore(qtbot, third)
+    np.testing.assert_array_equal(third._labels.data, labels.data)
+    assert third._session.actions == second._session.actions
+
+
+def test_what_could_not_be_recorded_is_recorded_by_the_next_widget(open_widget, qtbot, monkeypatch):
+    first = open_widget()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "create", lambda *args, **kwargs: 1 / 0)
+        annotate(qtbot, first, (10, 10))
+        first.shut_down()
+    second = open_widget(viewer=first.viewer)
+    annotate(qtbot, second, (30, 30))
+    np.testing.assert_array_equal(journal_labels(written(qtbot, second)), second._labels.data)
+
+
+def test_labels_of_another_shape_begin_anew(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10))
+    labels = first._labels
+    first.shut_down()
+    labels.data = np.zeros((80, 80), np.uint8)
+    assert open_widget(viewer=first.viewer).accepted == 0
+
+
+def test_a_session_goes_with_its_labels(open_widget, qtbot):
+    widget = open_widget()
+    annotate(qtbot, widget, (10, 10))
+    layer, session = widget._labels, weakref.ref(widget._session)
+    widget.shut_down()
+    assert is_kept(layer)
+    widget.viewer.layers.remove(layer)
+    del layer
+    gc.collect()
+    assert session() is None
 
 
 # ---------------------------------------------------------------- restoring

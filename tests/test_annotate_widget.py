@@ -22,7 +22,8 @@ from hands import Hands
 
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
 from napari_delse.geometry import Crop, ObjectMask
-from napari_delse.widgets._layers import camera_of, largest_label, nearest_on, outline
+from napari_delse.widgets._label_store import largest_label
+from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets.annotate import AnnotateWidget
 

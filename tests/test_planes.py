@@ -28,7 +28,7 @@ from napari_delse import ExtremePoints, Predictor
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.widgets._brush import painted
-from napari_delse.widgets._layers import largest_label
+from napari_delse.widgets._label_store import largest_label
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -428,10 +428,18 @@ def test_closed_and_opened_again_in_mid_object(viewer, open_widget, qtbot):
     first.shut_down()
     assert [layer.name for layer in viewer.layers] == ["cells", "cells objects"]
     second = open_widget()
-    choose_labels(second, viewer.layers["cells objects"])
+    assert second._labels is viewer.layers["cells objects"]
+    qtbot.waitUntil(lambda: len(second._layers.clicks.data) == 2 and second.review.model.rowCount() == 1)
+    click(second, *DIAMOND[2:])
+    wait_for_preview(qtbot, second)
+    second.undo()
+    second.start_over()
     outlined(second, qtbot, [(y, x + 18) for y, x in DIAMOND])
     second.accept()
-    assert set(np.unique(viewer.layers["cells objects"].data)) == {0, 1, 2}
+    assert set(np.unique(second._labels.data)) == {0, 1, 2}
+    while second._session.can_undo:
+        second.undo()
+    assert not second._labels.data.any()
 
 
 def test_two_widgets_on_the_same_labels_share_ids_and_respect_each_other(viewer, open_widget, qtbot):

@@ -12,7 +12,7 @@ from napari.layers import Labels
 from test_session import SHAPE, Annotating
 
 from napari_delse.widgets._brush import painted
-from napari_delse.widgets._layers import LayerLabels
+from napari_delse.widgets._label_store import LayerLabels
 
 places = st.tuples(*(st.integers(0, side - 1) for side in SHAPE))
 

@@ -48,6 +48,8 @@ __all__ = [
     "object_count",
     "read",
     "restore",
+    "resume",
+    "so_far",
     "start",
     "unfinished",
     "user_journals",
@@ -237,7 +239,7 @@ def start(
     )
     journal = create(header, path, sync)
     try:
-        for entry in _so_far(session):
+        for entry in so_far(session):
             journal(entry)
     except BaseException:
         journal.abandon()
@@ -279,8 +281,8 @@ def create(header: Header, path: Path | str | None = None, sync: Sync = "objects
     return journal
 
 
-def _so_far(session: AnnotationSession) -> Iterator[dict[str, Any]]:
-    """What leads to the present state of a session."""
+def so_far(session: AnnotationSession) -> Iterator[dict[str, Any]]:
+    """What a recorder would have been told of a session that is as it is now."""
     for action in (*session.actions, *session.undone):
         yield {"step": "do", "action": action_to_json(action)}
     for action in reversed(session.undone):
@@ -350,6 +352,31 @@ def restore(
     return session
 
 
+def resume(path: Path | str, sync: Sync = "objects") -> Journal:
+    """Go on writing to a journal, also to one that was closed; its session is there already.
+
+    Parameters
+    ----------
+    path : path
+        The journal.
+    sync : {"always", "objects", "never"}
+        See `Journal`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be written, is damaged, or is being written by another window.
+    """
+    journal = Journal(Path(path), read(path).header, sync)
+    journal._open(0)
+    try:
+        _go_on(journal, read(path))  # under the lock
+    except BaseException:
+        journal.abandon()
+        raise
+    return journal
+
+
 def _go_on(journal: Journal, contents: Contents) -> None:
     """Cut off what was torn, and append."""
     os.ftruncate(journal._file, contents.end)
@@ -370,13 +397,7 @@ def dismiss(path: Path | str) -> None:
     OSError, ValueError
         If it cannot be written, is damaged, or is being written by another window.
     """
-    journal = Journal(Path(path), read(path).header, "never")
-    journal._open(0)
-    try:
-        _go_on(journal, read(path))
-        journal.close()
-    finally:
-        journal.abandon()
+    resume(path, "never").close()
 
 
 @dataclass(frozen=True)

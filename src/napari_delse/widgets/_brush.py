@@ -16,6 +16,8 @@ from napari_delse.geometry import BoolArray, ObjectMask
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+    from napari_delse.session import AnnotationSession
+
 Stroke = tuple[PlaneKey, ObjectMask, npt.NDArray[Any], int]  # which pixels, what they held, what they hold now
 
 
@@ -38,6 +40,16 @@ def painted(steps: Any) -> Iterator[Stroke]:
         for plane, strokes in by_plane.items():
             for corner, shape, together in _boxes(strokes):
                 yield plane, *_joined(corner, shape, together), value
+
+
+def note_stroke(session: AnnotationSession, layer: Labels, event: Any) -> None:
+    """Tell a session of a paint event of its labels, unless it is the one that paints."""
+    if getattr(session.store, "is_writing", False):
+        return
+    try:
+        session.note_painted(painted(event.value))
+    except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
+        session.note_label(layer.selected_label)
 
 
 def lead_undo(layer: Labels, undo: Callable[[], None], redo: Callable[[], None]) -> None:

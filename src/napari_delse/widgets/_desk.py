@@ -14,7 +14,9 @@ from qtpy.QtCore import QObject, Signal
 from napari_delse.actions import Draft
 from napari_delse.policy import LabelPolicy
 from napari_delse.session import AnnotationSession
-from napari_delse.widgets._layers import MINE, LayerLabels, WorkLayers, is_of, largest_label, new_labels, place
+from napari_delse.widgets._kept import is_kept, keep, take_up
+from napari_delse.widgets._label_store import LayerLabels, largest_label
+from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource
 
@@ -71,6 +73,13 @@ class Desk(QObject):
         self._is_closed = True
         self.reader.close()
 
+    def keep(self) -> None:
+        """End all work, and leave its sessions to the next widget that takes up their labels."""
+        for layer, session in list(self.sessions.items()):
+            written = self._journals.end(self.sessions.pop(layer))
+            if layer in self.viewer.layers and not session.is_untouched:
+                keep(layer, session, written)
+
     @property
     def is_complete(self) -> bool:
         """Whether all layers are there that a person needs."""
@@ -94,7 +103,8 @@ class Desk(QObject):
         if source is not None:
             self.layers = WorkLayers(self.viewer, source)
             found = self.matching_labels()
-            kept = [other for other in found if other in self.sessions] or [x for x in found if is_of(x, source)]
+            begun = [other for other in found if other in self.sessions or is_kept(other)]
+            kept = begun or [x for x in found if is_of(x, source)]
             self.choose_labels(kept[-1] if kept else None)
         self._journals.look(source)
         self.image_chosen.emit(source)
@@ -184,7 +194,13 @@ class Desk(QObject):
             self.session.policy = policy
 
     def _begin_session(self, layer: Labels, *, blank: bool = False) -> None:
-        """A session on labels, recorded from its first action on."""
+        """A session on labels, recorded from its first action on; the one that a closed widget left, if there is."""
+        kept = take_up(layer)
+        if kept is not None and self.source is not None:
+            self.sessions[layer] = kept.session
+            self._journals.go_on(kept, self.source)
+            self._search(kept.session, layer.data)
+            return
         session = self.sessions[layer] = AnnotationSession(LayerLabels(layer), policy=self.policy)
         if not blank:
             self._search(session, layer.data)

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 
 from napari_delse.edits import PlaneKey
 from napari_delse.geometry import Correction, Point
-from napari_delse.widgets._brush import painted
+from napari_delse.widgets._brush import note_stroke
 from napari_delse.widgets._events import Followed
 from napari_delse.widgets._layers import is_settled, nearest_on
 from napari_delse.widgets._outliner import Outlined
@@ -95,10 +95,7 @@ class Hearing:
         session, labels = self.desk.session, self.desk.labels
         if session is None or labels is None or getattr(session.store, "is_writing", False):
             return
-        try:
-            session.note_painted(painted(event.value))
-        except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
-            session.note_label(labels.selected_label)
+        note_stroke(session, labels, event)
         self._notices.say()
 
     # ---- clicks and drags

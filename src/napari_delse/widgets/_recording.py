@@ -17,6 +17,7 @@ from napari_delse import __version__, journal
 from napari_delse.edits import ArrayLabels
 from napari_delse.records import Header, Identity
 from napari_delse.session import AnnotationSession
+from napari_delse.widgets._kept import Kept
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource
 
@@ -62,6 +63,11 @@ class Recording:
     def path(self) -> Path | None:
         """The file, if there is one."""
         return None if self._journal is None else self._journal.path
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is a file in which everything stands."""
+        return self.path is not None and not self._left and self.path.exists()
 
     def __call__(self, entry: dict[str, Any]) -> None:
         """Write what the session is about to do."""
@@ -293,11 +299,26 @@ class Journals:
         recording = None if session is None else self._recordings.get(session)
         return "" if recording is None else recording.problem
 
-    def end(self, session: AnnotationSession | None) -> None:
-        """The work of a session ended well."""
-        if session is not None and (recording := self._recordings.pop(session, None)) is not None:
-            session.recorder = None
-            recording.close()
+    def go_on(self, kept: Kept, source: ImageSource) -> None:
+        """Write the journal of a session that another widget left, from its next action on."""
+        session = kept.session
+        if kept.journal is None:
+            self.record(session, source, blank=session.largest_found == 0)
+            missed = list(journal.so_far(session))
+        else:
+            resume = partial(journal.resume, kept.journal, sync="never")
+            self._keep(session, Recording(self._runner, self._changed, resume))
+            missed = kept.missed
+        for entry in missed:
+            self._recordings[session](entry)
+
+    def end(self, session: AnnotationSession | None) -> Path | None:
+        """The work of a session ended well; its journal, if all of it stands there."""
+        if session is None or (recording := self._recordings.pop(session, None)) is None:
+            return None
+        session.recorder = None
+        recording.close()
+        return recording.path if recording.is_whole else None
 
     def close(self) -> None:
         """All work ended well."""

@@ -10,7 +10,8 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_delse.session import AnnotationSession
-from napari_delse.widgets._layers import MINE, LayerLabels, new_labels
+from napari_delse.widgets._label_store import LayerLabels
+from napari_delse.widgets._layers import MINE, new_labels
 from napari_delse.widgets._source import ImageSource
 
 if TYPE_CHECKING:

@@ -198,6 +198,8 @@ class AnnotateWidget(AnnotatePanel):
         self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
             self.desk.leave()
+            self.desk.keep()
+            self.settings.offer_layers((), (), None, None)  # Qt would hold them as long as the widget
         self._journals.close()
 
     # ---------------------------------------------------------------- what there is

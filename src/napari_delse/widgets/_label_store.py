@@ -1,0 +1,159 @@
+"""Labels layers as a session writes to them, keeping napari's own undo in step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import product
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Labels
+
+from napari_delse.edits import PlaneKey
+from napari_delse.geometry import BoolArray
+from napari_delse.widgets._source import to_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_AT_ONCE = 8_000_000  # labels that are read at once to find the largest
+
+
+class LayerLabels:
+    """A napari Labels layer as a `session.LabelStore`, keeping napari's own undo in step."""
+
+    def __init__(self, layer: Labels) -> None:
+        self._layer = ref(layer)  # else a session that is kept by its labels would keep them
+        self.is_writing = False  # the layer's paint events are ours
+        self._is_grouping = False
+
+    @property
+    def layer(self) -> Labels:
+        """The layer.
+
+        Raises
+        ------
+        ValueError
+            If it is gone.
+        """
+        if (layer := self._layer()) is None:
+            raise ValueError("the labels layer was deleted; choose another one")
+        return layer
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the labels."""
+        return tuple(self.layer.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Integer type of the labels."""
+        return np.dtype(self.layer.data.dtype)
+
+    def read(self, plane: PlaneKey, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """A window of a plane."""
+        return plane.flat(np.asarray(self.layer.data[plane.key(rows, columns)]))
+
+    def write(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, values: int | npt.NDArray[Any]
+    ) -> None:
+        """Write to the chosen pixels of a window, as one step of napari's undo.
+
+        Raises
+        ------
+        ValueError
+            If the layer's array cannot be written.
+        """
+        if not where.any():
+            return
+        if isinstance(values, np.ndarray):
+            full = np.zeros(where.shape, values.dtype)
+            full[where] = values
+            parts = [(where & (full == value), int(value)) for value in np.unique(values)]
+        else:
+            parts = [(where, int(values))]
+        self.is_writing = True
+        try:
+            with self.layer.block_history(), _writable(self.layer):
+                for number, (chosen, value) in enumerate(parts, 1):
+                    is_last = number == len(parts) and not self._is_grouping
+                    self._paint(plane, rows, columns, chosen, value, refresh=is_last)
+        except Exception as error:  # that of any array, disk or server
+            raise ValueError(
+                f"labels '{self.layer.name}' cannot be written ({str(error).rstrip('.')}); choose other labels "
+                "or a new layer"
+            ) from error
+        finally:
+            self.is_writing = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write several times, and show it once."""
+        self._is_grouping = True
+        try:
+            yield
+        finally:
+            self._is_grouping = False
+            try:
+                self.layer._partial_labels_refresh()
+            except AttributeError:  # private: without it all of the labels go to the screen again
+                self.layer.refresh()
+
+    def _paint(
+        self, plane: PlaneKey, rows: slice, columns: slice, where: BoolArray, value: int, *, refresh: bool
+    ) -> None:
+        """One value: by napari's fast painting, else by its public one, else past its undo."""
+        key, layer = plane.key(rows, columns), self.layer
+        turned = where if plane.axes[0] < plane.axes[1] else where.T
+        try:
+            layer._paint_region_with_mask(key, turned, value, sorted(plane.axes), refresh=refresh)
+        except (AttributeError, TypeError):  # private: another version of napari may not have it
+            ys, xs = np.nonzero(where)
+            index = to_space(plane, np.stack([ys + rows.start, xs + columns.start], axis=1)).astype(np.intp)
+            try:
+                layer.data_setitem(tuple(index.T), value)
+            except (TypeError, ValueError, NotImplementedError, IndexError):  # dask and the like
+                block = np.array(layer.data[key])
+                plane.flat(block)[where] = value
+                layer.data[key] = block
+                layer.refresh()
+
+
+@contextmanager
+def _writable(layer: Labels) -> Iterator[None]:
+    """`preserve_labels` is the brush's; what to protect here is the session's business."""
+    if not layer.preserve_labels:
+        yield
+        return
+    layer.preserve_labels = False
+    try:
+        yield
+    finally:
+        layer.preserve_labels = True
+
+
+def largest_label(data: Any, is_stopped: Callable[[], bool] = lambda: False) -> int:
+    """The largest label of an array, read in pieces; whatever was found so far when it is stopped."""
+    steps = _piece(data)
+    largest = 0
+    for corner in product(*(range(0, side, step) for side, step in zip(data.shape, steps, strict=True))):
+        if is_stopped():
+            break
+        window = tuple(slice(start, start + step) for start, step in zip(corner, steps, strict=True))
+        largest = max(largest, int(np.asarray(data[window]).max(initial=0)))
+    return largest
+
+
+def _piece(data: Any) -> list[int]:
+    """Sides of a piece of an array that is read at once: whole chunks, but not much memory."""
+    chunks = getattr(data, "chunks", None) or (1,) * len(data.shape)
+    chunk = [max(1, side[0] if isinstance(side, tuple) else side) for side in chunks]  # dask names each one
+    sides = [min(one, max(1, side)) for one, side in zip(chunk, data.shape, strict=True)]
+    for axis in reversed(range(len(sides))):
+        times = max(1, _AT_ONCE // math.prod(sides))
+        sides[axis] = max(1, min(sides[axis] * times, data.shape[axis]))
+    return sides
