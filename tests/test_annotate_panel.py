@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from hands import Hands
 
+from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.policy import LabelPolicy
 from napari_delse.preferences import preferences_file, read_preferences
@@ -443,6 +445,15 @@ def test_every_format_is_written(open_widget, qtbot, tmp_path, kind):
     elif kind == "prompts":
         found = read_prompts(path)
         assert [(one.label, one.index) for one in found] == [(1, (1,)), (2, (1,))]
+
+
+def test_a_table_of_prompts_tells_that_it_lacks_evolution_settings(open_widget, qtbot, tmp_path):
+    widget = open_widget()
+    annotate(qtbot, widget, (5, 5), (30, 30))
+    made = widget._session.objects[2]
+    widget._session.objects[2] = replace(made, draft=replace(made.draft, evolution=EvolutionSettings(steps=2)))
+    text = export(qtbot, widget, "prompts", tmp_path / "out.csv")
+    assert text.endswith("out.csv. The table does not hold the evolution settings of 1 of them.")
 
 
 def test_what_is_there_is_replaced_only_when_asked_for(open_widget, qtbot, tmp_path):

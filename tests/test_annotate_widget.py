@@ -515,7 +515,6 @@ def test_existing_labels_are_chosen_protected_and_continued(viewer, open_widget,
     data[:, :40] = 9
     viewer.add_image(np.zeros((80, 80)))
     labels = viewer.add_labels(data, name="mine")
-    viewer.add_labels(np.zeros((8, 8), np.uint8), name="of another shape")
     widget = open_widget()
     offered = [widget.labels_box.itemText(i) for i in range(widget.labels_box.count())]
     assert offered == ["mine", "Image objects", "New layer"]
@@ -534,6 +533,19 @@ def test_existing_labels_are_chosen_protected_and_continued(viewer, open_widget,
     widget.undo()
     np.testing.assert_array_equal(labels.data[:, :40], 9)
     assert not labels.data[:, 40:].any()
+
+
+def test_labels_that_do_not_fit_are_shown_with_the_reason(viewer, open_widget):
+    viewer.add_image(np.zeros((80, 80)))
+    viewer.add_labels(np.zeros((8, 8), np.uint8), name="small")
+    viewer.add_labels([np.zeros((80, 80), int), np.zeros((40, 40), int)], multiscale=True, name="pyramid")
+    box = open_widget().labels_box
+    texts = [box.itemText(i) for i in range(box.count())]
+    assert texts[:2] == ["Image objects", "New layer"]
+    assert texts[2] == "small: shape (8, 8), and the image has (80, 80)"
+    assert texts[3].startswith("pyramid: several resolutions")
+    assert [box.model().item(i).isEnabled() for i in range(4)] == [True, True, False, False]
+    assert box.currentIndex() == 0
 
 
 def test_full_dtype_is_told_in_one_sentence(viewer, open_widget, qtbot):

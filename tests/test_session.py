@@ -1,6 +1,6 @@
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pytest
@@ -242,6 +242,16 @@ def test_evolution_settings_survive_json_to_the_last_bit(session):
     session.commit()
     for action in session.actions:
         assert action_from_json(json.loads(json.dumps(action_to_json(action)))) == action
+
+
+def test_an_action_as_json_holds_every_field_of_what_is_in_it(session):
+    session.set_evolution(FAR)
+    outline(session)
+    session.classify(session.commit().label, "nucleus")
+    for action in session.actions:
+        plain = action_to_json(action)
+        whole = {name: value for name, value in asdict(action).items() if value != ()}
+        assert plain == {"kind": action.kind, **whole}
 
 
 # ---------------------------------------------------------------- what is in the labels already

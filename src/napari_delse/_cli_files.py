@@ -75,7 +75,7 @@ def replay(
     from napari_delse.prompts import write_prompts
     from napari_delse.replay import labels_like, on_image, other_weights
     from napari_delse.replay import replay as make_anew
-    from napari_delse.review import object_prompts
+    from napari_delse.review import evolved_otherwise, object_prompts
 
     check_json(json_out)
     if out.suffix.lower() not in TIFF or out.is_dir():
@@ -110,6 +110,9 @@ def replay(
         write_prompts(prompts, table)
         unsaid = f", but not of {', '.join(map(str, left_out))}, in turned planes" if left_out else ""
         lines.append(f"{prompts}: prompts of {len(table)} objects{unsaid}")
+        if otherwise := evolved_otherwise(objects):
+            settings = ", ".join(map(str, otherwise))
+            lines.append(f"the table does not hold the evolution settings of {settings}; the journal does")
     differences = [
         {"label": one.label, "index": list(one.plane.index), "iou": one.iou, "problem": one.problem}
         for one in found.differences

@@ -8,7 +8,8 @@ changes: that is all there is to doing and undoing it. Pixels are changed by a `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from napari_delse.edits import ArrayLabels, LabelStore, PackedMask, PixelEdit, PlaneKey
@@ -39,6 +40,7 @@ __all__ = [
     "edit_from_json",
 ]
 
+_PLAIN = frozenset((int, float, str, bool, type(None)))
 EXTREME_CLICKS = 4  # different clicks after which an object is predicted
 
 
@@ -260,7 +262,29 @@ _KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge,
 
 def action_to_json(action: Action) -> dict[str, Any]:
     """The action as plain dicts, lists, numbers and strings."""
-    return {"kind": action.kind, **{name: value for name, value in asdict(action).items() if value != ()}}
+    return {"kind": action.kind, **{name: value for name, value in _plain(action, {}).items() if value != ()}}
+
+
+def _plain(value: Any, known: dict[int, Any]) -> Any:
+    """Dataclasses as dicts, as `dataclasses.asdict` has it, but in a quarter of its time.
+
+    What occurs twice, such as the mask of an object that gets another class, is made once.
+    """
+    if isinstance(value, tuple):
+        return tuple(one if type(one) in _PLAIN else _plain(one, known) for one in value)
+    names = _field_names(type(value))
+    if names is None:
+        return value
+    if (made := known.get(id(value))) is None:
+        pairs = [(name, getattr(value, name)) for name in names]
+        made = known[id(value)] = {name: one if type(one) in _PLAIN else _plain(one, known) for name, one in pairs}
+    return made
+
+
+@cache
+def _field_names(kind: type[Any]) -> tuple[str, ...] | None:
+    """None for what is no dataclass, such as numpy's numbers."""
+    return tuple(one.name for one in fields(kind)) if is_dataclass(kind) else None
 
 
 def action_from_json(data: dict[str, Any]) -> Action:

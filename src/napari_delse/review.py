@@ -171,6 +171,15 @@ def object_prompts(objects: Objects) -> tuple[list[ObjectPrompt], list[int]]:
     return found, left_out
 
 
+def evolved_otherwise(objects: Objects) -> list[int]:
+    """Labels of objects with evolution settings of their own, which a table of prompts does not say."""
+    return [
+        label
+        for label, made in sorted(objects.items())
+        if any(piece.draft.evolution is not None for piece in made.pieces)
+    ]
+
+
 def _turned(draft: Draft) -> Draft:
     """The same prompts in a plane with its axes exchanged."""
     clicks = tuple((x, y) for y, x in draft.clicks)

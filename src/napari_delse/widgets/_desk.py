@@ -165,6 +165,20 @@ class Desk(QObject):
             and tuple(layer.data.shape) == self.source.shape
         ]
 
+    def unfit_labels(self) -> dict[str, str]:
+        """Labels layers of a person that do not fit the image: name -> why, to be told."""
+        source = self.source
+        if source is None:
+            return {}
+        fitting = self.matching_labels()
+        return {
+            layer.name: "several resolutions, of which only one could be written; open the full one by itself"
+            if layer.multiscale
+            else f"shape {tuple(layer.data.shape)}, and the image has {source.shape}"
+            for layer in self.viewer.layers
+            if isinstance(layer, Labels) and not layer.metadata.get(MINE) and layer not in fitting
+        }
+
     def choose_labels(self, layer: Labels | None) -> None:
         """Write to these labels from now on; None makes a new layer."""
         if self.source is None or self.layers is None:

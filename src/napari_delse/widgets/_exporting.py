@@ -124,13 +124,15 @@ class Export:
 
     def _write_prompts(self) -> str:
         from napari_delse.prompts import write_prompts
-        from napari_delse.review import object_prompts
+        from napari_delse.review import evolved_otherwise, object_prompts
 
         found, left_out = object_prompts(self.objects)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_prompts(self.path, found)
         less = f", without {len(left_out)} that lie across other axes than the last two" if left_out else ""
-        return f"The prompts of {len(self.objects) - len(left_out)} objects were written to {self.path}{less}."
+        written = f"The prompts of {len(self.objects) - len(left_out)} objects were written to {self.path}{less}."
+        count = len(evolved_otherwise(self.objects))
+        return f"{written} The table does not hold the evolution settings of {count} of them." if count else written
 
 
 def _letters(names: Sequence[str], ndim: int) -> str | None:

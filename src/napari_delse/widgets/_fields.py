@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon
+from qtpy.QtGui import QIcon, QStandardItemModel
 from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QSlider, QWidget
 
 _ICON = 64  # pixels; shown smaller, also on fine screens
@@ -34,6 +34,16 @@ def fill(box: QComboBox, entries: Iterable[tuple[str, Any]], chosen: Any) -> Non
                 box.setCurrentIndex(number)
     finally:
         box.blockSignals(blocked)
+
+
+def show_refused(box: QComboBox, name: str, why: str) -> None:
+    """Show an entry that cannot be chosen, and say why."""
+    box.addItem(f"{name}: {why}")
+    number = box.count() - 1
+    box.setItemData(number, f"{name}: {why}", Qt.ItemDataRole.ToolTipRole)
+    model = box.model()
+    if isinstance(model, QStandardItemModel):
+        model.item(number).setEnabled(False)
 
 
 def button(text: str, tip: str) -> QPushButton:

@@ -9,15 +9,16 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QLineEdit, QSpinBox, QVBoxLayout, QWidget
 
 from napari_delse.policy import LabelPolicy
-from napari_delse.widgets._fields import choice, fill
+from napari_delse.widgets._fields import choice, fill, show_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from napari_delse.widgets._source import ImageSource
 
 _DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
 _MOST_CHANNELS = 64  # a longer axis holds planes
+_NONE: dict[str, str] = {}
 
 
 class SettingsTab(QWidget):
@@ -81,12 +82,19 @@ class SettingsTab(QWidget):
     # ---- what is chosen
 
     def offer_layers(
-        self, images: Iterable[Image], labels: Iterable[Labels], source: ImageSource | None, chosen: Labels | None
+        self,
+        images: Iterable[Image],
+        labels: Iterable[Labels],
+        source: ImageSource | None,
+        chosen: Labels | None,
+        unfit: Mapping[str, str] = _NONE,
     ) -> None:
-        """Offer these layers, with the present ones chosen."""
+        """Offer these layers, with the present ones chosen; labels that do not fit are shown with the reason only."""
         image = None if source is None else source.layer
         fill(self.image_box, [(layer.name, layer) for layer in images], image)
         fill(self.labels_box, [*((layer.name, layer) for layer in labels), ("New layer", None)], chosen)
+        for name, why in unfit.items():
+            show_refused(self.labels_box, name, why)
         channel = None if source is None else source.channel_axis
         axes: list[tuple[str, int | None]] = [("None", None)]
         if image is not None and not image.rgb and image.ndim > 2:

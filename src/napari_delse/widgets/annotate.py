@@ -281,7 +281,8 @@ class AnnotateWidget(AnnotatePanel):
 
     def _fill_choices(self) -> None:
         desk = self.desk
-        self.settings.offer_layers(self._layer_list.images, desk.matching_labels(), desk.source, desk.labels)
+        fitting, unfit = desk.matching_labels(), desk.unfit_labels()
+        self.settings.offer_layers(self._layer_list.images, fitting, desk.source, desk.labels, unfit)
         self._later()
 
     def _on_policy(self) -> None:
