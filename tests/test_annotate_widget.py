@@ -443,6 +443,19 @@ def choose_channels(widget, axis, text=""):
     box.activated.emit(box.currentIndex())
 
 
+def test_other_channels_are_outlined_anew(viewer, open_widget, qtbot, predictor):
+    viewer.add_image(np.zeros((4, 80, 80), np.uint8))
+    widget = open_widget()
+    choose_channels(widget, 0, "1, 3")
+    labels = widget._labels
+    outlined(widget, qtbot)
+    widget.accept()
+    outlined(widget, qtbot, [(y, x + 10) for y, x in DIAMOND])
+    choose_channels(widget, 0, "2")
+    qtbot.waitUntil(lambda: widget._labels is labels and widget._session.preview is not None)
+    assert [plane.channels for plane in predictor.planes] == [(1, 3), (1, 3), (2,)]
+
+
 def test_channels_on_the_first_axis(viewer, open_widget, qtbot, predictor):
     viewer.add_image(np.zeros((4, 80, 80), np.uint8))
     widget = open_widget()

@@ -9,6 +9,7 @@ pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
 from napari.layers import Labels
+from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import Qt
 from test_annotate_widget import (
     DIAMOND,
@@ -357,17 +358,20 @@ def test_undo_on_the_labels_takes_strokes_and_objects_back_in_their_order(real_v
     assert not np.array_equal(labels.data, states[-1])
 
 
-def test_strokes_from_before_the_session_can_be_undone_until_it_begins(real_viewer, open_widget, qtbot):
-    from hands import Hands
-
-    real_viewer.add_image(noise())
-    labels = real_viewer.add_labels(np.zeros((80, 80), np.uint16))
+def test_strokes_from_before_the_session_can_be_undone_until_it_begins(viewer, open_widget, qtbot):
+    viewer.add_image(noise())
+    labels = viewer.add_labels(np.zeros((80, 80), np.uint16))
     labels.paint((5, 5), 3)
     widget = open_widget()
     choose_labels(widget, labels)
-    real_viewer.layers.selection.active = labels
-    Hands(real_viewer).key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    undo = labels.keymap[coerce_keybinding("Control-Z")]  # what the key calls, without a window
+    undo(labels)
     assert not labels.data.any()
+    labels.redo()
+    outlined(widget, qtbot)
+    undo(labels)
+    assert len(widget._session.draft.clicks) == 3
+    assert labels.data[5, 5] == 3
 
 
 def test_deleting_an_object_takes_what_was_painted_under_its_label_elsewhere(viewer, open_widget, qtbot):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,10 @@ import typer
 from napari_delse._cli_common import Device, Json, channels_of, check_json, report
 
 if TYPE_CHECKING:
+    from napari_delse.actions import LabelledObject
     from napari_delse.files import ImageFile
+    from napari_delse.records import Contents
+    from napari_delse.replay import Replay
 
 
 def export(
@@ -69,13 +72,11 @@ def replay(
     json_out: Json = None,
 ) -> None:
     """Make labels anew from the journal of an annotation, such as after a crash."""
-    from napari_delse.checkpoint import available_models, write_atomically
+    from napari_delse.checkpoint import write_atomically
     from napari_delse.files import TIFF, write_labels
-    from napari_delse.journal import read, weights_hash
-    from napari_delse.prompts import write_prompts
-    from napari_delse.replay import labels_like, on_image, other_weights
+    from napari_delse.journal import read
+    from napari_delse.replay import labels_like, on_image
     from napari_delse.replay import replay as make_anew
-    from napari_delse.review import evolved_otherwise, object_prompts
 
     check_json(json_out)
     if out.suffix.lower() not in TIFF or out.is_dir():
@@ -104,27 +105,10 @@ def replay(
     lines = [f"{out}: {len(objects)} objects in labels of {array.shape} {array.dtype}"]
     if found.torn:
         lines.append("the journal broke off in its last line, which was left out")
-    left_out: list[int] = []
-    if prompts is not None:
-        table, left_out = object_prompts(objects)
-        write_prompts(prompts, table)
-        unsaid = f", but not of {', '.join(map(str, left_out))}, in turned planes" if left_out else ""
-        lines.append(f"{prompts}: prompts of {len(table)} objects{unsaid}")
-        if otherwise := evolved_otherwise(objects):
-            settings = ", ".join(map(str, otherwise))
-            lines.append(f"the table does not hold the evolution settings of {settings}; the journal does")
-    differences = [
-        {"label": one.label, "index": list(one.plane.index), "iou": one.iou, "problem": one.problem}
-        for one in found.differences
-    ]
+    left_out, told = ([], []) if prompts is None else _write_prompts(prompts, objects)
+    lines += told
     if predictor is not None:
-        lines.append(f"{len(differences)} of {found.predicted} masks differ with {predictor.name}")
-        folder = available_models().get(str(model), Path(str(model)))
-        if unlike := other_weights(contents, predictor.name, weights_hash(folder)):
-            lines.append(unlike)
-        lines += [f"label {one['label']}: IoU {one['iou']:.3f} {one['problem']}".rstrip() for one in differences]
-        if found.kept:
-            lines.append(f"merged or split, so kept as they are: {', '.join(map(str, found.kept))}")
+        lines += _compared(found, contents, predictor.name, str(model))
     summary = {
         "journal": str(journal),
         "out": str(out),
@@ -134,12 +118,50 @@ def replay(
         "torn": found.torn,
         "model": header.model if predictor is None else predictor.name,
         "predicted": found.predicted,
-        "differences": differences,
+        "differences": _differences(found),
         "kept": list(found.kept),
         "prompts": None if prompts is None else str(prompts),
         "without_prompts": left_out,
     }
     report(json_out, summary, lines)
+
+
+def _write_prompts(path: Path, objects: Mapping[int, LabelledObject]) -> tuple[list[int], list[str]]:
+    """Write a table of prompts; labels that it cannot hold, and what to tell."""
+    from napari_delse.prompts import write_prompts
+    from napari_delse.review import evolved_otherwise, object_prompts
+
+    table, left_out = object_prompts(objects)
+    write_prompts(path, table)
+    unsaid = f", but not of {', '.join(map(str, left_out))}, in turned planes" if left_out else ""
+    lines = [f"{path}: prompts of {len(table)} objects{unsaid}"]
+    if otherwise := evolved_otherwise(objects):
+        settings = ", ".join(map(str, otherwise))
+        lines.append(f"the table does not hold the evolution settings of {settings}; the journal does")
+    return left_out, lines
+
+
+def _differences(found: Replay) -> list[dict[str, Any]]:
+    return [
+        {"label": one.label, "index": list(one.plane.index), "iou": one.iou, "problem": one.problem}
+        for one in found.differences
+    ]
+
+
+def _compared(found: Replay, contents: Contents, name: str, model: str) -> list[str]:
+    """What to tell of masks that were predicted anew."""
+    from napari_delse.checkpoint import available_models
+    from napari_delse.journal import weights_hash
+    from napari_delse.replay import other_weights
+
+    lines = [f"{len(found.differences)} of {found.predicted} masks differ with {name}"]
+    folder = available_models().get(model, Path(model))
+    if unlike := other_weights(contents, name, weights_hash(folder)):
+        lines.append(unlike)
+    lines += [f"label {one.label}: IoU {one.iou:.3f} {one.problem}".rstrip() for one in found.differences]
+    if found.kept:
+        lines.append(f"merged or split, so kept as they are: {', '.join(map(str, found.kept))}")
+    return lines
 
 
 @contextmanager

@@ -116,6 +116,8 @@ class Desk(QObject):
         layers, labels, session = self.layers, self.labels, self.session
         self.source = self.layers = self.labels = self.session = None
         self.shown = ()
+        if session is not None:
+            session.forget_predictions()  # its labels may be taken up with another image, or other channels of it
         if layers is not None:
             layers.remove()
         unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
