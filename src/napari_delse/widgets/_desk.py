@@ -174,7 +174,7 @@ class Desk(QObject):
             return {}
         fitting = self.matching_labels()
         return {
-            layer.name: "several resolutions, of which only one could be written; open the full one by itself"
+            layer.name: "several resolutions; open the finest by itself"
             if layer.multiscale
             else f"shape {tuple(layer.data.shape)}, and the image has {source.shape}"
             for layer in self.viewer.layers
