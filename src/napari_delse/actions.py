@@ -272,7 +272,8 @@ def _plain(value: Any, known: dict[int, Any]) -> Any:
     """
     if isinstance(value, tuple):
         return tuple(one if type(one) in _PLAIN else _plain(one, known) for one in value)
-    names = _field_names(type(value))
+    kind: Any = type(value)
+    names = _field_names(kind)
     if names is None:
         return value
     if (made := known.get(id(value))) is None:
