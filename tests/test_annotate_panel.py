@@ -320,7 +320,8 @@ def test_classes_come_back_with_restored_work(open_widget, qtbot):
 def test_many_changes_of_the_labels_are_shown_once(open_widget, qtbot):
     widget, shown = open_widget(), []
     annotate(qtbot, widget, (5, 5), (30, 30), (55, 55))
-    widget._labels.events.set_data.connect(lambda _: shown.append(1))
+    for event in (widget._labels.events.set_data, widget._labels.events.labels_update):
+        event.connect(lambda _: shown.append(1))
     widget.editor.delete([1, 2, 3])
     assert len(shown) == 1
     widget.undo()

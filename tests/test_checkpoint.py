@@ -153,7 +153,7 @@ def truncate(name, keep):
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "cannot be read as JSON"),
         (damage_text("[1]"), r"config.json must hold a JSON object, got list"),
         (damage_text("{}"), r"model format None, expected 2"),
-        (damage_config(lambda c: c.update(format=2)), r"model format 2, expected 1; update napari-delse"),
+        (damage_config(lambda c: c.update(format=1)), r"model format 1, expected 2; update napari-delse"),
         (damage_config(lambda c: c.pop("model")), r"config.json"),
         (damage_config(lambda c: c.update(model=[1, 2])), r"config.json"),
         (damage_config(lambda c: c["model"].update(colour=1)), r"config.json.*unknown key 'colour'"),
@@ -228,7 +228,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_model_that_cannot_be_saved_leaves_no_model_and_no_parts(model, tmp_path, monkeypatch):
-    def fail(tensors, path):
+    def fail(tensors, path, metadata=None):
         Path(path).write_bytes(b"half")
         raise OSError("disk full")
 

@@ -26,8 +26,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ARCHITECTURES.setdefault("tiny", TINY)
     torch.manual_seed(0)
     model = Delse(ModelConfig(architecture="tiny", crop=CropConfig(size=64)))
-    torch.nn.init.normal_(model.editor.leave.weight, std=0.01)
-    torch.nn.init.normal_(model.phi_head[-1].weight, std=0.05)
+    torch.nn.init.normal_(model.editor.leave.weight, std=0.0025)
+    torch.nn.init.normal_(model.phi_head[-1].weight, std=0.0125)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)

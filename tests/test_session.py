@@ -813,7 +813,12 @@ class Annotating(RuleBasedStateMachine):
 
     @rule(steps=st.integers(0, 3))
     def evolve(self, steps):
+        before = len(self.session.actions)
         self.session.set_evolution(EvolutionSettings(steps=steps) if steps else None)
+        count = len(self.session.actions)
+        if count < before:  # back where the settings were before they were turned
+            assert state_of(self.session) == self.states[count]
+        del self.states[count:]  # settings that follow each other are one action
         self.note()
 
     @rule()
