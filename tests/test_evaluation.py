@@ -67,7 +67,7 @@ def folder(tmp_path):
     return root
 
 
-SCORES = {"miou", "f_1px", "f_2px", "boundary_f"}
+SCORES = {"miou", "f_1px", "f_2px", "boundary_f", "miou_worst_quarter"}
 
 
 def test_the_result_has_every_field(folder):
@@ -86,6 +86,14 @@ def test_the_result_has_every_field(folder):
         assert (step["boundary_f"][0], step["boundary_f"][1]) == (step["f_1px"], step["f_2px"])
     assert {k: result[k] for k in SCORES} == result["steps"][0]
     assert result["ms_per_object"] > 0
+
+
+def test_the_worst_quarter_is_that_of_the_first_masks(folder):
+    config = EvaluateConfig(jitter=0.1, seed=3)
+    predictor = BoxFiller()
+    scores = list(evaluate(predictor, [folder], config))
+    lowest = sorted(score.steps[0].iou for score in scores)[:3]  # of twelve
+    assert summarise(scores, predictor, config)["miou_worst_quarter"] == pytest.approx(np.mean(lowest))
 
 
 def test_exact_prompts_of_rectangles_score_one(folder):

@@ -6,6 +6,7 @@ Objects and pixels with the id 65535 are left out, stacks are taken plane by pla
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -302,6 +303,7 @@ def _score_steps(
 
 def _means(scores: Sequence[ObjectScore]) -> dict[str, Any]:
     """Mean scores of some objects in the JSON's fields; those of the first mask stand at the top."""
+    worst = sorted(scores, key=lambda score: score.steps[0].iou)[: math.ceil(len(scores) / 4)]
     steps = []
     for step in range(len(scores[0].steps)):
         here = [score.steps[step] for score in scores]
@@ -312,6 +314,7 @@ def _means(scores: Sequence[ObjectScore]) -> dict[str, Any]:
                 "f_1px": float(curve[WIDTHS.index(1)]),
                 "f_2px": float(curve[WIDTHS.index(2)]),
                 "boundary_f": [float(f) for f in curve],
+                "miou_worst_quarter": float(np.mean([score.steps[step].iou for score in worst])),
             }
         )
     return {
@@ -338,7 +341,8 @@ def summarise(scores: Iterable[ObjectScore], predictor: Segmenter, config: Evalu
     -------
     dict
         ``objects``, ``miou``, ``f_1px``, ``f_2px``, ``boundary_f`` (k = 1..10) and ``ms_per_object`` of the first
-        masks, as means over objects; ``steps`` with the scores after 0..K corrections; ``by_set`` with all of these
+        masks, as means over objects; ``miou_worst_quarter`` over the quarter of the objects whose first masks are
+        worst; ``steps`` with the scores after 0..K corrections; ``by_set`` with all of these
         for each data set; ``model``, ``device`` and the fields of the config.
 
     Raises
