@@ -21,7 +21,7 @@ class AnnotatingALayer(Annotating):
     """As `Annotating`, but the labels change through napari, and the session hears of strokes as the widget does."""
 
     def store(self, labels):
-        layer = Labels(labels)
+        self.kept = layer = Labels(labels)  # the store lets go of deleted layers
         layer.events.paint.connect(self.hear)
         return LayerLabels(layer)
 
