@@ -128,6 +128,7 @@ def main() -> None:
     predictor = Predictor.load(args.run, device="cpu")
     threshold, curve = search_threshold(predictor, [args.data / name for name in names], 30, 0, worth=WORTH)
     loaded.model.config = replace(loaded.config, threshold=threshold)
+    threads = torch.get_num_threads()
     card: dict[str, Any] = {
         "name": args.out.name,
         "licence": "BSD-3-Clause",
@@ -138,7 +139,7 @@ def main() -> None:
         "commit": args.commit or git_commit(),
         "parameters": parameter_count(loaded.model),
         "threshold_search": {"data": "training images, 30 objects per set, seed 0", "miou": curve},
-        "hardware": f"{torch.get_num_threads()} CPU cores, torch {torch.__version__}",
+        "hardware": f"{threads} CPU core{'s' * (threads > 1)}, torch {torch.__version__}",
         "note": args.note,
         "train": loaded.card.get("train", {}),
         "steps": loaded.card.get("steps"),
