@@ -33,6 +33,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Json = Annotated[
     str | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; '-' is standard output.")
 ]
+Channels = Annotated[str | None, typer.Option("--channels", help="One to three channels to look at, such as 0 or 2,1.")]
+Axes = Annotated[
+    str | None, typer.Option("--axes", help="Names of the image's axes, such as ZYX, TCYX or YXS (colours).")
+]
 
 
 def sentence_of(error: Exception) -> str | None:

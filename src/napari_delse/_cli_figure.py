@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_delse._cli_common import check_json, report
+from napari_delse._cli_common import Axes, Channels, Device, Json, Model, check_json, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,17 +32,11 @@ def figure(
         str | None, typer.Option("--plane", help="Which plane of a stack, such as 3 or 0,3; the first with the object.")
     ] = None,
     gif: Annotated[Path | None, typer.Option("--gif", help="GIF of the evolution too; replaced if it exists.")] = None,
-    channels: Annotated[
-        str | None, typer.Option("--channels", help="One to three channels to look at, such as 0 or 2,1.")
-    ] = None,
-    axes: Annotated[
-        str | None, typer.Option("--axes", help="Names of the image's axes, such as ZYX, TCYX or YXS (colours).")
-    ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Name of a model, or its folder.")] = "default",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    json_out: Annotated[
-        str | None, typer.Option("--json", metavar="OUT", help="Write the result as JSON; '-' is standard output.")
-    ] = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    model: Model = "default",
+    device: Device = "auto",
+    json_out: Json = None,
 ) -> None:
     """Show how one mask came about: clicks, motion, modulation, phi step by step, contour and truth.
 

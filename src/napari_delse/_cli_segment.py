@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_delse._cli_common import Device, Json, Model, channels_of, check_json, progress, report, table
+from napari_delse._cli_common import (
+    Axes,
+    Channels,
+    Device,
+    Json,
+    Model,
+    channels_of,
+    check_json,
+    progress,
+    report,
+    table,
+)
 
 if TYPE_CHECKING:
     from napari_delse.stacks import LabelPlane
@@ -58,12 +69,8 @@ def segment(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="TIFF for the labels; replaced if it exists.")],
-    channels: Annotated[
-        str | None, typer.Option("--channels", help="One to three channels to look at, such as 0 or 2,1.")
-    ] = None,
-    axes: Annotated[
-        str | None, typer.Option("--axes", help="Names of the image's axes, such as ZYX, TCYX or YXS (colours).")
-    ] = None,
+    channels: Channels = None,
+    axes: Axes = None,
     overwrite_labels: Annotated[
         bool, typer.Option("--overwrite-labels", help="Let later objects paint over earlier ones.")
     ] = False,
