@@ -41,7 +41,9 @@ class FineTuneConfig:
     score_objects: int = 40  # held-out objects scored at every checkpoint, at most
     learning_rate: float = 5e-4  # at its highest
     batch_size: int = 8  # objects per step
-    size: int | None = None  # input side while training; the model's own without it
+    size: int | None = None  # input side of the new model; the parent's without it
+    warm_size: int | None = None  # input side for the first part of the run
+    warm_part: float = 0.6  # how long
     replay: int = 24  # synthetic images mixed in, against forgetting; 0 for none
     replay_share: float = 0.25  # share of the examples that are from them
     ema: float = 0.99  # decay of the averaged weights, which are the ones kept
@@ -210,7 +212,7 @@ def _train_config(config: FineTuneConfig) -> TrainConfig:
         anchor=config.anchor,
         weight_decay=config.weight_decay,
         learn=config.learn,
-        sizes=((0.0, config.size),) if config.size else (),
+        sizes=((0.0, config.warm_size), (config.warm_part, config.size or 192)) if config.warm_size else (),
         joint_from=0.0,
         interactive_from=0.0,
         interactive_share=config.interactive_share,
@@ -278,6 +280,8 @@ def fine_tune(
     }
     work = folder / "training"
     network = load_model(loaded.path).model.requires_grad_(True)
+    if config.size is not None:
+        network.config = network.config.resized(config.size)
     run = fit(
         network,
         _pack(training, config, canvas=min(256, loaded.config.crop.size)),
