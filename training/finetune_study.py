@@ -255,7 +255,7 @@ class Study:
         for where in (name, "known"):
             side, before = "test" if where == name else "known", self.before(where)
             after = scores(kept, self.objects(where))
-            end = scores(at_end, self.objects(where)) if last.improved else after
+            end = scores(at_end, self.objects(where)) if self.keep else after
             for measure, column in (("", 0), ("_f1", 1), ("_f2", 2)):
                 row[f"{side}{measure}_before"] = before[:, column].mean()
                 row[f"{side}{measure}_kept"] = after[:, column].mean()
