@@ -101,11 +101,8 @@ def sample_objects(samples: Sequence[Sample], count: int, seed: int) -> list[Sam
     for sample in samples:
         if object_ids(sample.labels, AREA):
             images.setdefault(sample.name, []).append(sample)
-    names = list(images)
-    if len(names) == 1:  # planes of one series are opened like images
-        units = [[s] for s in images[names[0]]]
-    else:
-        units = [images[name] for name in names]
+    # Planes of a single series are opened like images.
+    units = list(images.values()) if len(images) > 1 else [[s] for s in images[samples[0].name]]
     most, chosen, left = max(5, math.ceil(count / 2)), [], count
     for index in rng.permutation(len(units)):
         wanted = min(left, most)
@@ -313,6 +310,95 @@ def run(args: argparse.Namespace) -> None:
         print(" ".join(f"{k}={v}" for k, v in say.items()), file=sys.stderr, flush=True)
 
 
+def summary(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Means over the seeds of one set, number of objects and variant."""
+
+    def mean(column: str) -> float:
+        return float(np.mean([float(row[column]) for row in rows]))
+
+    gains = [float(row["test_kept"]) - float(row["test_before"]) for row in rows]
+    numbers = ("test_before", "test_kept", "test_f1_before", "test_f1_kept", "test_f2_before", "test_f2_kept")
+    more = ("known_before", "known_kept", "test_gain_sd", "held_before", "held_kept", "labelled", "held_out")
+    return {
+        **{name: mean(name) for name in (*numbers, *more, "steps", "cpu_seconds", "seconds")},
+        "gain": float(np.mean(gains)),
+        "spread": float(np.std(gains, ddof=1)) if len(gains) > 1 else math.nan,
+        "seeds": len(rows),
+        "refused": sum(float(row["held_kept"]) <= float(row["held_before"]) for row in rows),
+    }
+
+
+def summaries(rows: Sequence[Mapping[str, str]], variant: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """`summary` by set and number of objects."""
+    groups: dict[tuple[str, int], list[Mapping[str, str]]] = {}
+    for row in rows:
+        if row["variant"] == variant:
+            groups.setdefault((row["set"], int(row["objects"])), []).append(row)
+    order = {name: number for number, name in enumerate(TEST)}
+    return {key: summary(groups[key]) for key in sorted(groups, key=lambda key: (order[key[0]], key[1]))}
+
+
+def table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
+    """One line per set and number of objects, as Markdown."""
+    heads = (
+        "set",
+        "labelled",
+        "held out",
+        "seeds",
+        "mIoU",
+        "gain",
+        "F 1 px",
+        "F 2 px",
+        "refused",
+        "known sets",
+        "time",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for (name, count), one in found.items():
+        spread = "" if math.isnan(one["spread"]) else f" ± {one['spread']:.1f}"
+        cells = (
+            name,
+            f"{one['labelled']:.0f}" if one["labelled"] < count else str(count),
+            f"{one['held_out']:.0f}",
+            one["seeds"],
+            f"{one['test_before']:.1f} → {one['test_kept']:.1f}",
+            f"{one['gain']:+.1f}{spread}",
+            f"{one['test_f1_before']:.1f} → {one['test_f1_kept']:.1f}",
+            f"{one['test_f2_before']:.1f} → {one['test_f2_kept']:.1f}",
+            one["refused"],
+            f"{one['known_before']:.1f} → {one['known_kept']:.1f}",
+            f"{one['cpu_seconds'] / 60:.1f} min",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print the table of a variant; with a folder, write it, its plot and all rows."""
+    rows = read_rows(args.runs / "runs.csv")
+    found = summaries(rows, args.name)
+    if not found:
+        sys.exit(f"{args.runs} has no finished run of the variant {args.name!r}")
+    print(table(found), end="")
+    if args.out is None:
+        return
+    counts = sorted({count for _, count in found})
+    lines = []
+    for name in dict.fromkeys(name for name, _ in found):
+        ones = [found.get((name, count), {}) for count in counts]
+        gains, spreads = ([one.get(key, math.nan) for one in ones] for key in ("gain", "spread"))
+        lines.append(Line(name, gains, spreads))
+    plot = draw(
+        lines,
+        counts,
+        title="Gain of fine-tuning on unseen images",
+        x_label="labelled objects, the held-out ones among them",
+        y_label="mIoU, points",
+    )
+    write_atomically(args.out / "finetuning.png", lambda aside: plot.save(aside, format="PNG", optimize=True))
+    shutil.copyfile(args.runs / "runs.csv", args.out / "finetuning.csv")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -328,6 +414,11 @@ def main() -> None:
     runs.add_argument("--threads", type=int, default=1)
     runs.add_argument("--keep", action="store_true", help="keep the last weights too")
     runs.set_defaults(call=run)
+    result = commands.add_parser("report", help="print a table, and write it as a plot and CSV")
+    result.add_argument("runs", type=Path)
+    result.add_argument("--name", default="default", help="of the variant")
+    result.add_argument("--out", type=Path, help="folder of finetuning.csv and finetuning.png")
+    result.set_defaults(call=report)
     args = parser.parse_args()
     args.call(args)
 
