@@ -387,6 +387,39 @@ def test_the_true_prompt_is_that_of_the_mask(sample):
     assert Plane.of(sample.image) is sample.image
 
 
+# --- partial labels
+
+
+def touching_pair():
+    """A plane with two objects that share an edge, both labelled."""
+    labels = np.zeros((90, 120), np.uint16)
+    labels[25:65, 20:60], labels[30:70, 60:95] = 1, 2
+    image = np.where(labels == 1, 150, np.where(labels == 2, 140, 60)) + np.random.default_rng(0).normal(
+        0, 5, (90, 120)
+    )
+    (sample,) = split_planes("pair", image.astype(np.float32), labels)
+    return sample
+
+
+def test_whether_a_neighbour_is_labelled_changes_nothing_of_an_example():
+    """What surrounds an object is background of *it*, so a neighbour without a label teaches nothing wrong."""
+    full = touching_pair()
+    partly = full._replace(labels=np.where(full.labels == 1, 1, 0).astype(np.uint16))
+    one = torch.tensor([0])
+    packs = [join_packs(pack_objects([sample], group=0)).select(one) for sample in (full, partly)]
+    assert all(torch.equal(a, b) for a, b in zip(*packs, strict=True))
+    a, b = (AUGMENTED(pack, seeded(3)) for pack in packs)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert a.weight.all()  # and the neighbour's pixels do count: with these clicks they are not the object
+
+
+def test_an_unlabelled_object_is_no_example_of_background():
+    full = touching_pair()
+    partly = full._replace(labels=np.where(full.labels == 1, 1, 0).astype(np.uint16))
+    empty = full._replace(labels=np.zeros_like(full.labels))
+    assert len(join_packs(pack_objects([partly, empty], group=0)).group) == 1
+
+
 # --- what a person did
 
 
