@@ -121,7 +121,7 @@ def conclude(
         card = _card(job, best, objects, outcome, best_step, device)
         name, path = _keep(job, best, card)
         outcome = replace(outcome, model=name, path=str(path))
-    outcome = replace(outcome, sentences=tuple(verdict(outcome, job.objects, job.config.minutes)))
+    outcome = replace(outcome, sentences=tuple(verdict(outcome, job.objects)))
     write_json(job.folder / "result.json", outcome.to_json())
     for path in (job.folder / "fit", *job.folder.glob("best-*"), job.folder / "parent"):
         shutil.rmtree(path, ignore_errors=True)
@@ -193,9 +193,9 @@ def _device(device: torch.device) -> str:
 # ---------------------------------------------------------------- words
 
 
-def verdict(outcome: Outcome, objects: int, minutes: float) -> list[str]:
+def verdict(outcome: Outcome, objects: int) -> list[str]:
     """The outcome in plain sentences; ``objects`` were trained on."""
-    return _good(outcome) if outcome.improved else _bad(outcome, objects, minutes)
+    return _good(outcome) if outcome.improved else _bad(outcome, objects)
 
 
 def _good(outcome: Outcome) -> list[str]:
@@ -214,12 +214,12 @@ def _good(outcome: Outcome) -> list[str]:
     return said
 
 
-def _bad(outcome: Outcome, objects: int, minutes: float) -> list[str]:
+def _bad(outcome: Outcome, objects: int) -> list[str]:
     change, count = outcome.last.mean_iou - outcome.before.mean_iou, len(outcome.before.iou)
     kept = f"'{outcome.parent}' stays: IoU {outcome.before.mean_iou:.3f} before"
     said = [f"{kept}, {outcome.last.mean_iou:.3f} after on {count} held-out object{'s' * (count != 1)}."]
     if outcome.steps < _FEW_STEPS:
-        said.append(f"It trained for {outcome.steps} steps only: give it more time than {minutes:g} minutes.")
+        said.append(f"It trained for {outcome.steps} steps only: give it more time.")
     elif abs(change) <= _SAME and outcome.before.mean_iou >= _GOOD:
         said.append("The model was good on these objects already; label those that still go wrong.")
     elif objects < _FEW_OBJECTS:

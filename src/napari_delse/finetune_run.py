@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +79,21 @@ class JobProgress:
         """Whether it is the last one."""
         return self.outcome is not None
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads."""
+        scores = {name: getattr(self, name).to_json() for name in ("before", "best", "now")}
+        outcome = None if self.outcome is None else self.outcome.to_json()
+        loss = None if math.isnan(self.loss) else self.loss
+        return {**self.__dict__, **scores, "folder": str(self.folder), "loss": loss, "outcome": outcome}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> JobProgress:
+        """Progress that `to_json` gave."""
+        scores = {name: ScoredObjects.from_json(stored[name]) for name in ("before", "best", "now")}
+        outcome = None if stored["outcome"] is None else Outcome.from_json(stored["outcome"])
+        loss = math.nan if stored["loss"] is None else float(stored["loss"])
+        return cls(**{**stored, **scores, "folder": Path(stored["folder"]), "loss": loss, "outcome": outcome})
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device or the machine has no memory left."""
@@ -142,6 +158,8 @@ def finish(job: Job | Path | str, *, device: str | torch.device = "auto") -> Out
     with locked(job.folder):
         training = _Training(job, choose_device(device), World())
         training.begin()
+        if training.state.step > training.state.checked:
+            training.check(training.state.step)
         return training.conclude()
 
 
@@ -182,6 +200,7 @@ class _State:
     best_folder: str = ""  # where the best model is; none is better than the parent without it
     best_step: int = 0
     stale: int = 0  # checkpoints since the best one
+    checked: int = 0  # step of the last checkpoint that was scored
     step: int = 0
     seconds: float = 0.0
 
@@ -213,6 +232,7 @@ class _Training:
         stored = read_json(self.folder / "state.json")
         if stored:
             self.state = _State.from_json(stored)
+            self.state.step, self.state.seconds = _saved_clock(self.folder / "fit")
             return
         before, self._seen_before = evaluate(Predictor(self.parent, self.device), self.objects)
         self.state = _State(before, before, before, self.job.config.batch_size)
@@ -228,8 +248,7 @@ class _Training:
     def all(self) -> Generator[JobProgress, None, None]:
         """The run from here to its end."""
         self.begin()
-        step = _saved_step(self.folder / "fit")
-        self.history = CsvLog(self.folder / "history.csv", step)
+        self.history = CsvLog(self.folder / "history.csv", self.state.step)
         if not self.history.rows:
             scored = {"iou": self.state.before.mean_iou, "f_2px": self.state.before.mean_f}
             self.history({"step": 0, "seconds": 0.0, "fraction": 0.0, **scored})
@@ -287,6 +306,7 @@ class _Training:
         began, state = time.monotonic(), self.state
         trained = load_model(self.folder / "fit")
         state.now, seen = evaluate(Predictor(trained, self.device), self.objects)
+        state.checked = step
         old = state.best_folder
         if better(state.best, state.now):
             state.best, state.best_step, state.stale = state.now, step, 0
@@ -344,10 +364,11 @@ class _Training:
         )
 
 
-def _saved_step(folder: Path) -> int:
-    """Step of the checkpoint that a run goes on from; 0 if there is none."""
+def _saved_clock(folder: Path) -> tuple[int, float]:
+    """Step and seconds of the checkpoint that a run goes on from; 0 if there is none."""
     try:
         with safe_open(str(folder / "resume.safetensors"), "pt") as file:
-            return int(file.get_tensor("clock")[0])
+            step, seconds = file.get_tensor("clock").tolist()
+            return int(step), float(seconds)
     except (OSError, SafetensorError):
-        return 0
+        return 0, 0.0
