@@ -108,7 +108,7 @@ def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> Sample:
     config = CropConfig(size=canvas, margin=_CONTEXT, min_margin=_REACH, squareness=1)
     y0, x0, y1, x1 = around(plane, box, config, slack=0.02)
     pixels = plane.image.window(y0, x0, y1, x1)
-    image = Plane(pixels, axes=(1, 2), channel_axis=0, rgb=plane.image.rgb)  # type: ignore[arg-type]
+    image = Plane(pixels, axes=(1, 2), channel_axis=0, rgb=plane.image.rgb)
     ids = plane.ids(y0, x0, y1, x1)
     # What surrounds an object is background for it, labelled or not.
     alone = np.where((ids == label) | (ids == IGNORE), ids, 0).astype(np.uint16)

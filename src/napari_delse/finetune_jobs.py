@@ -129,7 +129,7 @@ def open_job(folder: Path | str) -> Job:
         if stored.pop("format") != _FORMAT:
             raise ValueError("it comes from another version of napari-delse")
         config = config_from_dict(FineTuneConfig, stored.pop("config"))
-        lists = {name: tuple(stored.pop(name)) for name in ("found", "held_out")}
+        lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("found", "held_out")}
         return Job(folder=folder, config=config, **lists, **stored)
     except FileNotFoundError:
         raise ValueError(f"{folder} is no training; give a folder that holds job.json") from None

@@ -314,7 +314,8 @@ def _from_the_end(
     units: list[list[ObjectKey]], total: int, validation: float
 ) -> tuple[list[ObjectKey], list[ObjectKey]]:
     """Hold units out from the end, as long as it brings us nearer to the share; one unit always stays."""
-    units, held = [unit for unit in units if unit], []
+    units = [unit for unit in units if unit]
+    held: list[ObjectKey] = []
     while len(units) > 1:
         share, more = len(held) / total, len(units[-1]) / total
         if held and abs(share + more - validation) > abs(share - validation):

@@ -72,7 +72,8 @@ class LabelledPlane:
                 raise ValueError(
                     f"labels of {self.name!r} must lie in 0..{IGNORE}, got {lowest}..{highest}; relabel them"
                 )
-        return found.astype(np.uint16, copy=False)
+        ids: npt.NDArray[np.uint16] = found.astype(np.uint16, copy=False)
+        return ids
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """First and last row (exclusive) of parts of the plane that fit into memory."""
