@@ -4,8 +4,8 @@
     python training/finetune_study.py run DATA RUNS --sets cwfid --name wide --change batch_size=16 --change size=160
     python training/finetune_study.py report RUNS
 
-A run draws labelled objects as a person would label them, fine-tunes the default model with `finetune.fine_tune`, and
-scores the model before and after with four exact extreme points: on objects of images that were kept apart, and on
+A run draws labelled objects as a person would label them, fine-tunes the default model with the jobs of
+`napari-delse train`, and scores the model before and after with four exact extreme points: on objects of images that were kept apart, and on
 images of the sets that the default model knows. RUNS/runs.csv gets a row per run; rows that are there are not run
 again. See `sample_objects` and `TEST` for how objects are drawn and what is kept apart.
 """
@@ -29,11 +29,14 @@ import numpy as np
 import torch
 
 from lineplot import Line, draw
-from napari_delse.checkpoint import load_model, write_atomically
+from napari_delse.checkpoint import write_atomically
 from napari_delse.data import IGNORE, Sample, group_of, object_ids, read_folder, validation_groups
 from napari_delse.evaluation import choose_objects, read_list, set_names
-from napari_delse.finetune import FineTuneConfig, fine_tune
+from napari_delse.finetune import FineTuneConfig
+from napari_delse.finetune_jobs import prepare
+from napari_delse.finetune_run import run as train
 from napari_delse.geometry import ExtremePoints, ObjectMask
+from napari_delse.labelled_sources import SampleSource
 from napari_delse.metrics import score_object
 from napari_delse.model import config_from_dict
 from napari_delse.predict import Predictor
@@ -221,34 +224,37 @@ class Study:
         """Fine-tune once and score; a row of the table."""
         samples = sample_objects(self.sides(name)[0], count, seed)
         folder = self.folder / "models" / f"{name}-{count}-{seed}-{variant}"
-        shutil.rmtree(folder, ignore_errors=True)
-        started, clock, spent = time.process_time(), time.perf_counter(), 0.0
-        for last in fine_tune(PARENT, samples, folder, dataclasses.replace(config, seed=seed)):
-            spent, wall = time.process_time() - started, time.perf_counter() - clock
-            if last.done:
-                final = folder.with_name(f"{folder.name}-last")
-                shutil.rmtree(final, ignore_errors=True)
-                shutil.copytree(folder / "training", final)
-                (final / "resume.safetensors").unlink(missing_ok=True)
-        kept, at_end = (Predictor.load(path, device="cpu") for path in (folder, final))
-        card = load_model(folder).card
+        final = folder.with_name(f"{folder.name}-last")
+        for path in (folder, final):
+            shutil.rmtree(path, ignore_errors=True)
+        job = prepare(
+            SampleSource(samples, name), dataclasses.replace(config, seed=seed), parent=PARENT, out=folder, fresh=True
+        )
+        started, clock = time.process_time(), time.perf_counter()
+        for last in train(job, device="cpu"):
+            if last.fraction >= 1 and last.scored:
+                shutil.copytree(job.folder / "fit", final, ignore=shutil.ignore_patterns("resume.safetensors"))
+        spent, wall = time.process_time() - started, time.perf_counter() - clock
+        assert last.outcome is not None
+        improved = last.outcome.improved
+        kept, at_end = (Predictor.load(path, device="cpu") for path in (folder if improved else PARENT, final))
         row: dict[str, Any] = {
             "set": name,
             "objects": count,
             "seed": seed,
             "variant": variant,
             "commit": git_commit()[:10],
-            "labelled": card["objects"] + card["held_out_objects"],
+            "labelled": sum(len(object_ids(s.labels, AREA)) for s in samples),
             "planes": len(samples),
-            "held_out": card["held_out_objects"],
-            "steps": json.loads((final / "card.json").read_text())["steps"],
+            "held_out": job.held_out_objects,
+            "steps": last.step,
             "cpu_seconds": round(spent),
             "seconds": round(wall),
             "held_before": 100 * last.before.mean_iou,
-            "held_last": 100 * last.now.mean_iou,
-            "held_kept": 100 * last.best.mean_iou,
+            "held_last": 100 * last.outcome.last.mean_iou,
+            "held_kept": 100 * last.outcome.after.mean_iou,
         }
-        details = {"held": {"before": last.before, "last": last.now, "kept": last.best}}
+        details: dict[str, Any] = {"held": {n: getattr(last.outcome, n).to_json() for n in ("before", "last", "after")}}
         for where in (name, "known"):
             side, before = "test" if where == name else "known", self.before(where)
             after = scores(kept, self.objects(where))

@@ -181,6 +181,16 @@ class TrainingState:
                     )
 
 
+def set_batch_size(folder: Path, size: int) -> None:
+    """Let the run in a folder go on with another number of objects per step."""
+    recipe = folder / "run.json"
+    if not recipe.is_file():  # not even begun
+        return
+    found = json.loads(recipe.read_text(encoding="utf-8"))
+    found["train"]["batch_size"] = size
+    write_json(recipe, found)
+
+
 def _flat(config: Mapping[str, Any], where: str = "") -> dict[str, str]:
     """Settings as text by their full names."""
     flat: dict[str, str] = {}
