@@ -237,9 +237,7 @@ def test_a_model_that_is_not_better_is_not_kept_and_the_reason_is_told(last, ste
     from napari_delse.finetune_result import Outcome, verdict
 
     before, now = (ScoredObjects((v,) * 6, (v,) * 6) for v in (0.5, last))
-    outcome = Outcome(
-        False, "", "", before, before, now, Gain.between(before, now), (), steps, 9.0, 8, "default", ""
-    )
+    outcome = Outcome(False, "", "", before, before, now, Gain.between(before, now), (), steps, 9.0, 8, "default", "")
     text = " ".join(verdict(outcome, objects))
     assert "'default' stays: IoU 0.500 before" in text
     assert why in text
