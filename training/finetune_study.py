@@ -100,12 +100,12 @@ def sample_objects(samples: Sequence[Sample], count: int, seed: int, images: int
     are spread evenly. Objects that were not labelled are background in the labels, as they are in napari.
     """
     rng = np.random.default_rng([seed, zlib.crc32(samples[0].name.encode())])
-    images: dict[str, list[Sample]] = {}
+    by_name: dict[str, list[Sample]] = {}
     for sample in samples:
         if object_ids(sample.labels, AREA):
-            images.setdefault(sample.name, []).append(sample)
+            by_name.setdefault(sample.name, []).append(sample)
     # Planes of a single series are opened like images.
-    units = list(images.values()) if len(images) > 1 else [[s] for s in images[samples[0].name]]
+    units = list(by_name.values()) if len(by_name) > 1 else [[s] for s in by_name[samples[0].name]]
     most, chosen, left = max(5, math.ceil(count / images)), [], count
     for index in rng.permutation(len(units)):
         wanted = min(left, most)
