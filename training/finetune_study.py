@@ -381,9 +381,31 @@ def table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def comparison(rows: Sequence[Mapping[str, str]]) -> str:
+    """Gains of the last weights, chosen or not, by variant and set with what the known sets lost, as Markdown."""
+    sets = [name for name in TEST if any(row["set"] == name for row in rows)]
+    lines = ["| variant | objects | " + " | ".join(sets) + " | minutes |", "| --- |" + " ---: |" * (len(sets) + 2)]
+    for variant, count in dict.fromkeys((row["variant"], row["objects"]) for row in rows):
+        mine = [row for row in rows if (row["variant"], row["objects"]) == (variant, count)]
+        cells = []
+        for name in sets:
+            here = [row for row in mine if row["set"] == name]
+            gain, known = (
+                np.mean([float(r[f"{side}_last"]) - float(r[f"{side}_before"]) for r in here]) if here else math.nan
+                for side in ("test", "known")
+            )
+            cells.append(f"{gain:+.1f} ({known:+.1f})" if here else "")
+        minutes = np.mean([float(row["cpu_seconds"]) for row in mine]) / 60
+        lines.append(f"| {variant} | {count} | " + " | ".join(cells) + f" | {minutes:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def report(args: argparse.Namespace) -> None:
     """Print the table of a variant; with a folder, write it, its plot and all rows."""
     rows = read_rows(args.runs / "runs.csv")
+    if args.compare:
+        print(comparison(rows), end="")
+        return
     found = summaries(rows, args.name)
     if not found:
         sys.exit(f"{args.runs} has no finished run of the variant {args.name!r}")
@@ -427,6 +449,7 @@ def main() -> None:
     result.add_argument("runs", type=Path)
     result.add_argument("--name", default="default", help="of the variant")
     result.add_argument("--out", type=Path, help="folder of finetuning.csv and finetuning.png")
+    result.add_argument("--compare", action="store_true", help="print the gains of all variants instead")
     result.set_defaults(call=report)
     args = parser.parse_args()
     args.call(args)
