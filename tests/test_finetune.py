@@ -1,6 +1,9 @@
 """The settings of fine-tuning, and what became of the held-out objects."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from napari_delse.finetune import PRESETS, FineTuneConfig, Gain, better, train_config
 from napari_delse.held_out import ScoredObjects
@@ -17,6 +20,7 @@ def scored(*ious):
         ({"validation": 1.0}, "validation in"),
         ({"patience": 0}, "patience must be >= 1, got 0"),
         ({"objects": 0}, "objects must be >= 1"),
+        ({"replay": 1.0}, "replay must be a share in"),
     ],
 )
 def test_impossible_settings_are_refused(values, message):
@@ -34,6 +38,18 @@ def test_checkpoints_are_at_most_a_minute_apart():
     assert train_config(FineTuneConfig(minutes=600)).save_minutes <= 1
     assert train_config(FineTuneConfig(minutes=600)).report_seconds <= 2
     assert train_config(FineTuneConfig(batch_size=8), 4).batch_size == 4
+
+
+@pytest.mark.parametrize("own", [5, 500])
+def test_replay_is_the_share_of_synthetic_examples_however_many_objects_are_labelled(own):
+    from napari_delse.train import _sampling_weights, _set_factors
+
+    config = train_config(FineTuneConfig(replay=0.25))
+    group = torch.tensor([0] * own + [1] * 192)
+    weights = _sampling_weights(
+        SimpleNamespace(group=group), config.balance, _set_factors(config, ("own", "synthetic"))
+    )
+    assert float(weights[own:].sum() / weights.sum()) == pytest.approx(0.25)
 
 
 def test_a_gain_tells_its_spread_over_the_objects():

@@ -41,8 +41,7 @@ class FineTuneConfig:
     learning_rate: float = 5e-4  # at its highest
     batch_size: int = 8  # objects per step
     size: int | None = None  # input side of the new model, at most its parent's, which it has without it
-    replay: int = 24  # synthetic images mixed in, against forgetting; 0 for none
-    replay_share: float = 0.25  # share of the examples that are from them
+    replay: float = 0.0  # share of the examples that are synthetic, against forgetting what the parent knew
     ema: float = 0.99  # decay of the averaged weights, which are the ones kept
     anchor: float = 0.0  # pull towards the parent's weights, as strong as a weight decay of this size
     weight_decay: float = 0.02  # of weights
@@ -58,7 +57,9 @@ class FineTuneConfig:
             raise ValueError(
                 f"minutes must be > 0 and validation in (0, 1), got {self.minutes:g} and {self.validation:g}"
             )
-        for name, least in (("patience", 1), ("steps", 1), ("objects", 1), ("score_objects", 1), ("replay", 0)):
+        if not 0 <= self.replay < 1:
+            raise ValueError(f"replay must be a share in [0, 1) of the examples, such as 0.25, got {self.replay:g}")
+        for name, least in (("patience", 1), ("steps", 1), ("objects", 1), ("score_objects", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
@@ -80,7 +81,7 @@ def train_config(config: FineTuneConfig, batch_size: int | None = None) -> Train
         interactive_from=0.0,
         interactive_share=config.interactive_share,
         balance=0.0,
-        set_weights={"synthetic": config.replay_share / (1 - config.replay_share)},
+        set_weights={"synthetic": config.replay / (1 - config.replay)},  # own objects count 1, however many
         freeze_norm=config.freeze_norm,
         save_minutes=min(1.0, config.minutes / 8),
         report_seconds=2.0,

@@ -21,7 +21,8 @@ from napari_delse.synthetic import synthetic_set
 
 _CONTEXT = 0.6  # share of the box around an object on its canvas, as `pack_objects` takes it
 _REACH = 8.0  # pixels around it at least
-_PER_IMAGE = 8  # synthetic objects per synthetic image, about
+SYNTHETIC = 192  # synthetic objects, about, of 24 images, for replay
+_SYNTHETIC_IMAGES = 24
 
 
 def drawn(keys: Sequence[ObjectKey], limit: int, seed: int) -> list[ObjectKey]:
@@ -102,9 +103,9 @@ def _gathered(packs: Iterable[ObjectPack], count: int) -> ObjectPack:
 def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
     samples = (
         Sample(f"synthetic-{i}", 0, Plane.of(image), labels.astype(np.uint16))
-        for i, (image, labels) in enumerate(synthetic_set(config.replay, config.seed))
+        for i, (image, labels) in enumerate(synthetic_set(_SYNTHETIC_IMAGES, config.seed))
     )
-    return pack_objects(samples, 1, canvas, limit=_PER_IMAGE * config.replay, seed=config.seed)
+    return pack_objects(samples, 1, canvas, limit=SYNTHETIC, seed=config.seed)
 
 
 def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> tuple[Sample, ObjectPrompt | None]:

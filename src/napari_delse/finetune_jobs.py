@@ -23,7 +23,7 @@ from typing import Any, Literal
 from napari_delse import _filelock
 from napari_delse.checkpoint import LoadedModel, load_model, user_models, write_json
 from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_data import held_out_objects, training_pack
+from napari_delse.finetune_data import SYNTHETIC, held_out_objects, training_pack
 from napari_delse.finetune_survey import Survey, survey
 from napari_delse.held_out import Strip, read_strip, write_held_out
 from napari_delse.labelled_sources import Source
@@ -311,7 +311,7 @@ class _Begun:
 
     def _bytes(self) -> float:
         """About how much room it takes."""
-        count = min(self.config.objects, len(self.found.split.training)) + 8 * self.config.replay
+        count = min(self.config.objects, len(self.found.split.training)) + SYNTHETIC * (self.config.replay > 0)
         return count * 5 * self._canvas**2 + _SPARE
 
     @property
