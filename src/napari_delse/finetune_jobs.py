@@ -32,6 +32,7 @@ from napari_delse.recipes import write_pack
 from napari_delse.records import weights_hash
 
 _FORMAT = 1
+_LARGEST_CANVAS = 512
 _SPARE = 200e6  # bytes that are needed besides the objects: the parent, checkpoints and the best model
 
 Told = Callable[[int, int], None]
@@ -316,7 +317,9 @@ class _Begun:
 
     @property
     def _canvas(self) -> int:
-        return min(256, self.config.size or self.parent.config.crop.size)
+        # A crop shows about two thirds of a canvas; on a smaller one it would be blurred.
+        size = min(self.config.size or self.parent.config.crop.size, self.parent.config.crop.size)
+        return min(_LARGEST_CANVAS, round(1.4 * size))
 
 
 def _difference(job: Job, begun: _Begun) -> str:
