@@ -10,6 +10,7 @@ import csv
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -319,7 +320,7 @@ class _Begun:
     def _canvas(self) -> int:
         # A crop shows about two thirds of a canvas; on a smaller one it would be blurred.
         size = min(self.config.size or self.parent.config.crop.size, self.parent.config.crop.size)
-        return min(_LARGEST_CANVAS, round(1.4 * size))
+        return min(_LARGEST_CANVAS, 32 * math.ceil(1.4 * size / 32))
 
 
 def _difference(job: Job, begun: _Begun) -> str:
