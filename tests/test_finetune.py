@@ -21,6 +21,7 @@ def scored(*ious):
         ({"patience": 0}, "patience must be >= 1, got 0"),
         ({"objects": 0}, "objects must be >= 1"),
         ({"replay": 1.0}, "replay must be a share in"),
+        ({"size": 100}, r"size must be a positive multiple of 32, .*, got 100"),
     ],
 )
 def test_impossible_settings_are_refused(values, message):

@@ -32,19 +32,17 @@ _DRAWS = 2000  # of the bootstrap
 class FineTuneConfig:
     """A fine-tuning run; what is not here is as in `TrainConfig`."""
 
-    minutes: float = 5.0  # time to train, at most; stopping earlier keeps the best model so far
+    minutes: float = 2.0  # time to train, at most; stopping earlier keeps the best model so far
     patience: int | None = None  # stop after so many checkpoints that were not better; none trains to the end
     steps: int | None = None  # exactly so many steps instead of minutes, for repeatable runs
     validation: float = 0.25  # share of the objects held out, by planes or images
     objects: int = 1000  # objects trained on, at most
     score_objects: int = 40  # held-out objects scored at every checkpoint, at most
-    learning_rate: float = 5e-4  # at its highest
+    learning_rate: float = 1e-3  # at its highest
     batch_size: int = 8  # objects per step
-    size: int | None = None  # input side of the new model, at most its parent's, which it has without it
+    size: int | None = 128  # input side of the new model, at most its parent's; 192 draws large objects finer, slower
     replay: float = 0.0  # share of the examples that are synthetic, against forgetting what the parent knew
-    ema: float = 0.99  # decay of the averaged weights, which are the ones kept
     anchor: float = 0.0  # pull towards the parent's weights, as strong as a weight decay of this size
-    weight_decay: float = 0.02  # of weights
     learn: tuple[str, ...] = ()  # beginnings of the names of the parameters that learn; () is all
     freeze_norm: bool = True  # keep the parent's batch norm statistics
     interactive_share: float = 0.25  # share of steps that train corrections
@@ -57,6 +55,8 @@ class FineTuneConfig:
             raise ValueError(
                 f"minutes must be > 0 and validation in (0, 1), got {self.minutes:g} and {self.validation:g}"
             )
+        if self.size is not None and (self.size < 32 or self.size % 32):
+            raise ValueError(f"size must be a positive multiple of 32, such as 128 or 192, got {self.size}")
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay must be a share in [0, 1) of the examples, such as 0.25, got {self.replay:g}")
         for name, least in (("patience", 1), ("steps", 1), ("objects", 1), ("score_objects", 1)):
@@ -73,9 +73,8 @@ def train_config(config: FineTuneConfig, batch_size: int | None = None) -> Train
         batch_size=batch_size or config.batch_size,
         learning_rate=config.learning_rate,
         warmup=0.1,
-        ema=config.ema,
+        ema=0.99,
         anchor=config.anchor,
-        weight_decay=config.weight_decay,
         learn=config.learn,
         joint_from=0.0,
         interactive_from=0.0,
