@@ -42,8 +42,6 @@ class FineTuneConfig:
     batch_size: int = 8  # objects per step
     size: int | None = 128  # input side of the new model, at most its parent's; 192 draws large objects finer, slower
     replay: float = 0.0  # share of the examples that are synthetic, against forgetting what the parent knew
-    anchor: float = 0.0  # pull towards the parent's weights, as strong as a weight decay of this size
-    learn: tuple[str, ...] = ()  # beginnings of the names of the parameters that learn; () is all
     freeze_norm: bool = True  # keep the parent's batch norm statistics
     interactive_share: float = 0.25  # share of steps that train corrections
     seed: int = 0  # of everything that is drawn
@@ -74,8 +72,6 @@ def train_config(config: FineTuneConfig, batch_size: int | None = None) -> Train
         learning_rate=config.learning_rate,
         warmup=0.1,
         ema=0.99,
-        anchor=config.anchor,
-        learn=config.learn,
         joint_from=0.0,
         interactive_from=0.0,
         interactive_share=config.interactive_share,

@@ -72,8 +72,6 @@ class TrainConfig:
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
     set_weights: Mapping[str, float] = field(default_factory=dict)  # name of a set -> drawn so many times as often
     freeze_norm: bool = False  # keep the batch norms' statistics: for fine-tuning on few images
-    learn: tuple[str, ...] = ()  # beginnings of the names of the parameters that learn; () is all
-    anchor: float = 0.0  # pull towards the weights at the start, as strong as a weight decay of this size
     precision: Literal["auto", "bf16", "float32"] = "auto"  # auto: bf16 where the hardware has it; phi stays float32
     save_minutes: float = 1.0  # time between checkpoints
     report_seconds: float = 10.0  # time between reports, at which a run can be stopped
@@ -86,8 +84,6 @@ class TrainConfig:
             raise ValueError(f"steps must be >= 1 and batch_size >= 2, got {self.steps} and {self.batch_size}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be > 0, got {self.minutes:g}; leave them out to train by steps")
-        if self.anchor < 0:
-            raise ValueError(f"anchor must not be negative, got {self.anchor:g}; 0 lets the weights go anywhere")
         if wrong := {name: value for name, value in self.set_weights.items() if value < 0}:
             raise ValueError(f"set_weights must not be negative, got {wrong}; 0 leaves a set out")
 
