@@ -234,6 +234,35 @@ def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
     assert widget._session.draft.is_empty
 
 
+def test_a_pull_that_rests_shows_its_outline_before_it_is_let_go(real_viewer, open_widget, predictor, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.window._qt_window.resize(1000, 700)
+    real_viewer.show()
+    qtbot.wait(50)
+    real_viewer.reset_view()
+    before = outlined(widget, qtbot)
+    qtbot.waitUntil(lambda: widget.has_shown_preview)
+    mouse = Hands(real_viewer)
+    mouse.drag((59.9, 40), (69.9, 40), release=False)
+    qtbot.waitUntil(lambda: widget.desk.shown[0].mask is not before)
+    assert widget.preview_mask is before
+    assert not widget._session.draft.corrections
+    asked = len(predictor.planes)
+    mouse.release((69.9, 40))
+    qtbot.waitUntil(lambda: len(widget._session.draft.corrections) == 1)
+    assert widget.has_shown_preview
+    assert widget.preview_mask.mask.shape[0] > before.mask.shape[0]
+    assert len(predictor.planes) == asked
+    top = widget.preview_mask.origin[0]
+    mouse.drag((top, 40), (top - 5, 40), release=False)  # and back to where it began: no pull
+    qtbot.waitUntil(lambda: not widget.has_shown_preview)
+    mouse.move((top, 40))
+    mouse.release((top, 40))
+    qtbot.waitUntil(lambda: widget.has_shown_preview)
+    assert len(widget._session.draft.corrections) == 1
+
+
 # ---------------------------------------------------------------- corrections
 
 

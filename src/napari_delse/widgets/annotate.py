@@ -78,7 +78,7 @@ class AnnotateWidget(AnnotatePanel):
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
         self.desk = Desk(napari_viewer, self._journals, self.notices, self._later)
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh)
-        self._hearing = Hearing(self.desk, self.notices, self.editor.ask)
+        self._hearing = Hearing(self.desk, self.notices, self.editor.ask, self.editor.foresee)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
         self._exports = ExportControl(self.export_form, self.desk, self.notices)
         self._classes = ClassColumn()
