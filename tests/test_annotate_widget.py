@@ -25,7 +25,6 @@ from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource
-from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -82,31 +81,15 @@ def viewer():
 
 
 @pytest.fixture
-def open_widget(qtbot, predictor, request):
+def open_widget(annotating, predictor, request):
     """Opens the widget on the viewer of the test, and waits until it is ready."""
-    opened = []
 
-    def load_at_once(model, device):
-        return predictor
-
-    def open_it(load=load_at_once, ready=True):
-        window = "real_viewer" in request.fixturenames
-        viewer = request.getfixturevalue("real_viewer" if window else "viewer")
-        widget = AnnotateWidget(viewer, load=load, names=lambda: ["default", "mine"])
-        if window:
-            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
-        else:
-            qtbot.addWidget(widget)
-        opened.append(widget)
-        if ready:
-            qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
-            qtbot.waitUntil(lambda: widget.is_ready)
-        return widget
+    def open_it(load=None, ready=True):
+        viewer = request.getfixturevalue("real_viewer" if "real_viewer" in request.fixturenames else "viewer")
+        return annotating(viewer, predictor, load, ("default", "mine"), ready=ready)
 
     yield open_it
     predictor.gate.set()
-    for widget in opened:
-        widget.shut_down()
 
 
 def click(widget, *points, index=()):
