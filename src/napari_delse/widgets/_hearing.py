@@ -16,6 +16,7 @@ from napari_delse.widgets._events import Followed
 from napari_delse.widgets._layers import is_settled, nearest_on
 from napari_delse.widgets._outliner import Outlined
 from napari_delse.widgets._source import ImageSource, to_plane
+from napari_delse.widgets._view import show_foreseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,13 +220,11 @@ class Hearing:
 
     def _on_rest(self) -> None:
         """Show what the outline would be if the pull ended where the hand rests, and have it ready for then."""
-        drag, session, layers, desk = self._pulled, self.desk.session, self.desk.layers, self.desk
+        drag, session = self._pulled, self.desk.session
 
         def show(outlined: Outlined) -> None:
-            plane = None if session is None else session.draft.plane
-            if drag == self._pulled and session is desk.session and layers is not None and plane is not None:
-                layers.show_preview(plane, outlined.mask)
-                desk.shown = (outlined, plane)
+            if drag == self._pulled and session is self.desk.session:
+                show_foreseen(self.desk, outlined)
 
         if drag is not None:
             self._foresee(drag, show)

@@ -209,7 +209,7 @@ class WorkLayers:
         corner = to_space(key, [np.add(mask.origin, (step - 1) / 2)])[0]
         scale = placement["scale"].copy()
         scale[list(key.axes)] *= step
-        with in_one_go(self.preview, extent=False, highlight=False, thumbnail=False):
+        with in_one_go(self.preview, extent=False, highlight=False):
             self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
             self.preview.scale = scale
             self.preview.translate = physical(placement, corner)
