@@ -387,6 +387,7 @@ def label_image(
     tell(day, person.labels if plane is None else person.labels[plane], chosen)
     look_back(person, day, chosen)
     if picture is not None:
+        person.viewer.reset_view()
         take(person.viewer, picture)
     person.viewer.close()
 
@@ -481,7 +482,7 @@ def palette_of(frames: Sequence[Any]) -> Any:
     is_bright = np.ptp(pixels, axis=1) > VIVID
     colours: list[int] = []
     for chosen, count in ((pixels[~is_bright], 90), (np.unique(pixels[is_bright], axis=0), 165)):
-        part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT)
+        part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT, kmeans=1)
         colours += (part.getpalette() or [])[: 3 * count]
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
