@@ -228,7 +228,7 @@ class Pull:
 
     def __str__(self) -> str:
         taken_back = ", taken back" if self.after < self.before else ""
-        return f"cell {self.label}: {self.before:.3f} -> {self.after:.3f} in {1000 * self.seconds:.0f} ms{taken_back}"
+        return f"object {self.label}: {self.before:.3f} -> {self.after:.3f} in {1000 * self.seconds:.0f} ms{taken_back}"
 
 
 @dataclass
@@ -397,11 +397,12 @@ def tell(day: Day, labels: np.ndarray, truth: np.ndarray) -> None:
     ious = {label: overlap_of(labels == ours, truth == label) for label, ours in day.made.items()}
     print(f"{len(ious)} objects, mean IoU {np.mean(list(day.first.values())):.3f} after four clicks,", end=" ")
     print(f"{np.mean(list(ious.values())):.3f} in the labels, the worst {min(ious.values()):.3f}")
-    better = sum(one.after > one.before for one in day.pulled)
     corrected = {one.label for one in day.pulled}
-    print(
-        f"{len(day.pulled)} pulls of {len(corrected)} objects, {better} for the better; the corrected objects", end=" "
-    )
+    if not corrected:
+        print("no pull was needed")
+        return
+    better = sum(one.after > one.before for one in day.pulled)
+    print(f"{len(day.pulled)} pulls of {len(corrected)} objects, {better} for the better; these objects", end=" ")
     print(*(f"{np.mean([found[label] for label in corrected]):.3f}" for found in (day.first, ious)), sep=" -> ")
     print(*(f"  {one}" for one in day.pulled), sep="\n")
 
