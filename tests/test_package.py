@@ -18,16 +18,28 @@ ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
     | {"_colours", "_ome_zarr", "_page", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
-    {"crops", "data", "losses", "model"},
+    {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
     {"checkpoint"},
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
-    {"evaluation", "finetune", "recipes", "stacks"}
+    {"evaluation", "recipes", "stacks"}
+    | {"finetune", "finetune_data", "finetune_jobs", "finetune_process", "finetune_result", "finetune_run"}
+    | {"finetune_survey", "held_out"}
+    | {"labelled_sources", "model_store"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
-    | {"_cli_common", "_cli_figure", "_cli_files", "_cli_models", "_cli_segment", "_cli_train"},
+    | {
+        "_cli_common",
+        "_cli_evaluate",
+        "_cli_figure",
+        "_cli_files",
+        "_cli_finetune",
+        "_cli_models",
+        "_cli_segment",
+        "_cli_train",
+    },
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}

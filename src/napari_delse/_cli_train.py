@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from napari_delse._cli_common import Command, Device, Json, check_json, report, table
+from napari_delse import _cli_finetune
+from napari_delse._cli_common import Axes, Channels, Command, Device, Json, channels_of, check_json, report
+from napari_delse._cli_finetune import told_when_stopped
 
 if TYPE_CHECKING:
-    from napari_delse.distributed import World
     from napari_delse.settings import Setting
 
 _GIVEN = "napari_delse.settings"
@@ -65,25 +66,37 @@ def _parameter(setting: Setting) -> inspect.Parameter:
 def train(
     context: typer.Context,
     images: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="IMAGES|RECIPE.toml", help="Image, stack (TIFF, OME-Zarr) or folder of them; or a recipe."
         ),
-    ],
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LABELS|DATA]",
-            help="Instance ids: a file, or a folder of equal names. With a recipe: a pack or a data set in place of "
-            "its [data].",
+            metavar="[LABELS|JOURNAL|DATA]",
+            help="Instance ids: a file, or a folder of equal names; or the annotation journal of the image. With a "
+            "recipe: a pack or a data set in place of its [data].",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Of the new model among your models; NAME-2 if it is taken. [default: the image's]"
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the new model; its last part is the name.")
+        Path | None, typer.Option("--out", "-o", help="Folder for the new model instead; its last part is the name.")
     ] = None,
     parent: Annotated[
         str | None, typer.Option("--from", help="Model to begin with: a name or a folder. [default: default]")
     ] = None,
+    begun_with: Annotated[
+        Path | None,
+        typer.Option("--begun-with", metavar="LABELS", help="With a journal: labels that were there before it began."),
+    ] = None,
+    channels: Channels = None,
+    axes: Axes = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,29 +105,54 @@ def train(
             help="Any other setting, such as augment.invert=0; of a recipe: train.ema=0.99.",
         ),
     ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option("--job", metavar="JOB", help="Go on with a fine-tuning that was begun: its folder or name."),
+    ] = None,
+    told: Annotated[
+        str | None,
+        typer.Option(
+            "--progress",
+            metavar="jsonl",
+            help="With --job: one JSON object a line on stdout; the line stop or finish on stdin, or its end, ends it.",
+        ),
+    ] = None,
     device: Device = "auto",
     json_out: Json = None,
-) -> None:
+) -> int | None:
     """Fine-tune a model on your own labelled images, and say whether it became better; or train by a recipe.
 
-    Some of the objects are held out (whole images or planes, so that they are new to the model) and scored before
-    and after. A model that is not better than its parent is not kept. Ctrl-C stops; the same command goes on.
+    First it says what it found. Some of the objects are held out (whole images or planes, so that they are new to the
+    model) and scored before and after; a model that is not better is not kept. Ctrl-C stops; the same command goes on.
     Started by torchrun, all processes train together.
     """
     check_json(json_out)
     given: dict[str, Any] = context.meta[_GIVEN]
+    if told not in (None, "jsonl") or (told and job is None):
+        raise ValueError(f"--progress takes jsonl and goes with --job JOB, got {told!r}")
+    if job is not None:
+        if images is not None or given or changes:
+            raise ValueError("--job goes on with what was begun, so images and settings do not go with it")
+        return _cli_finetune.go_on(job, device, json_out, lines=told is not None)
+    if images is None:
+        raise ValueError("say what to train on: napari-delse train IMAGES LABELS")
     if out is not None and out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder with --out")
     if images.suffix.lower() == ".toml":
         if parent is not None:
             raise ValueError("a recipe trains from the start, so --from does not go with it; leave one of them out")
+        if name is not None:
+            raise ValueError("a recipe's model goes to a folder; name it with --out")
         _train_recipe(images, labels, out, [*_as_changes(given), *(changes or [])], device, json_out)
-        return
+        return None
     if labels is None:
-        raise ValueError(f"{images} needs labels; give them behind it: napari-delse train IMAGES LABELS --out DIR")
-    if out is None:
-        raise ValueError("say where the new model goes with --out DIR")
-    _fine_tune(images, labels, out, parent or "default", given, changes or [], device, json_out)
+        raise ValueError(f"{images} needs labels; give them behind it: napari-delse train IMAGES LABELS")
+    if name is not None and out is not None:
+        raise ValueError("--name puts the model among yours and --out into a folder; leave one of them out")
+    where = _cli_finetune.Where(images, labels, begun_with, channels_of(channels), axes)
+    wanted = _cli_finetune.Wanted(name or "", out, parent or "default", given, tuple(changes or ()))
+    _cli_finetune.fine_tune(where, wanted, device, json_out)
+    return None
 
 
 def _as_changes(given: Mapping[str, Any]) -> list[str]:
@@ -134,17 +172,6 @@ def _as_changes(given: Mapping[str, Any]) -> list[str]:
     return [f"train.{name}={str(value).lower()}" for name, value in values.items()]
 
 
-@contextmanager
-def _said(world: World) -> Iterator[None]:
-    """Say after Ctrl-C that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if world.leads:
-            print("napari-delse: stopped; the same command goes on from here", file=sys.stderr)
-        raise
-
-
 def _train_recipe(
     path: Path, data: Path | None, out: Path | None, changes: list[str], device: str, json_out: str | None
 ) -> None:
@@ -155,7 +182,7 @@ def _train_recipe(
     recipe = on_data(read_recipe(path, changes), data, out)
     last = None
     with joined(choose_device(device)) as (world, place):
-        with _said(world), closing(train_recipe(recipe, device=place, world=world, name=path.name)) as run:
+        with told_when_stopped(world), closing(train_recipe(recipe, device=place, world=world, name=path.name)) as run:
             for last in run:
                 parts = ", ".join(f"{name} {value:.4f}" for name, value in last.parts.items())
                 print(
@@ -176,49 +203,3 @@ def _train_recipe(
         return
     summary = {"model": folder, "steps": last.step, "loss": last.loss, "seconds": last.seconds}
     report(json_out, summary, [f"{folder}: {last.step} steps, loss {last.loss:.4f}; use it with --model {folder}"])
-
-
-def _fine_tune(
-    images: Path,
-    labels: Path,
-    out: Path,
-    parent: str,
-    given: Mapping[str, Any],
-    changes: list[str],
-    device: str,
-    json_out: str | None,
-) -> None:
-    from napari_delse.data import read_pairs
-    from napari_delse.distributed import joined
-    from napari_delse.finetune import FineTuneConfig, fine_tune
-    from napari_delse.model import config_from_dict
-    from napari_delse.predict import choose_device
-    from napari_delse.recipes import with_changes
-
-    config = config_from_dict(FineTuneConfig, with_changes(given, changes))
-    samples = list(read_pairs(images, labels))
-    last = None
-    with joined(choose_device(device)) as (world, place):
-        with _said(world), closing(fine_tune(parent, samples, out, config, device=place, world=world)) as run:
-            for last in run:
-                print(
-                    f"{last.fraction:4.0%}  loss {last.loss:.3f}  held-out IoU {last.now.mean_iou:.4f} (before "
-                    f"{last.before.mean_iou:.4f}, best {last.best.mean_iou:.4f}), {last.remaining:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
-                )
-        if not world.leads or last is None:
-            return
-    scores = {
-        name: {"miou": s.mean_iou, "f_2px": s.mean_f} for name, s in (("before", last.before), ("after", last.best))
-    }
-    summary = {"model": str(out), "improved": last.improved, "held_out_objects": len(last.before.iou), **scores}
-    header = ("held-out objects", "mIoU", "F 2 px")
-    rows = [[name, f"{s['miou']:.4f}", f"{s['f_2px']:.4f}"] for name, s in scores.items()]
-    verdict = (
-        f"{out} is better on {len(last.before.iou)} held-out objects; use it with --model {out}"
-        if last.improved
-        else f"nothing was better than {parent} on {len(last.before.iou)} held-out objects, so {out} is a copy of it; "
-        "label more objects or train longer"
-    )
-    report(json_out, summary, [table(header, rows), "", verdict])

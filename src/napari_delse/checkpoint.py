@@ -48,13 +48,20 @@ def user_models() -> Path:
     return user_data_path("napari-delse", appauthor=False) / "models"
 
 
+def packaged_models() -> dict[str, Path]:
+    """Name -> folder of the models that come with the package."""
+    return _models_in(_PACKAGED)
+
+
+def _models_in(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        return {}
+    return {p.name: p for p in sorted(root.iterdir()) if (p / "config.json").is_file() and p.name[:1] != "."}
+
+
 def available_models() -> dict[str, Path]:
     """Name -> folder of every model that can be loaded by name; the user's hide packaged ones of the same name."""
-    found = {}
-    for root in (_PACKAGED, user_models()):
-        if root.is_dir():
-            found.update({p.name: p for p in sorted(root.iterdir()) if (p / "config.json").is_file()})
-    return found
+    return packaged_models() | _models_in(user_models())
 
 
 def _find(model: str | Path) -> Path:

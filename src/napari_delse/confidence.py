@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +46,8 @@ DIRECTIONS: dict[str, int] = {
 # What a calibration is fitted on: with all features the map orders new kinds of images no better
 # (training/results/confidence.md). The number of prompts would gain a little, but a further click must not cost trust.
 FITTED = ("expected_iou", "weakest", "box_off", "boxed")
+
+_PRIOR = 10  # objects that the old calibration counts for when it is shifted
 
 
 class Evolved(Protocol):
@@ -150,6 +152,28 @@ class Calibration:
         standard = np.clip((rows - self.means) / self.scales, -4, 4)
         result: FloatArray = expit(standard @ np.asarray(self.weights) + self.bias)
         return result
+
+    def shifted(self, rows: FloatArray, ious: FloatArray) -> Calibration:
+        """The same with another bias: for a model that was trained on from the one it was fitted for.
+
+        What the features mean is kept; only the level is brought towards the mean IoU of a few labelled objects,
+        the more of them the nearer.
+
+        Parameters
+        ----------
+        rows : float64 array, shape (N, number of features)
+            Features of the new model's predictions in the order of ``names``; rows with nan (empty masks) do not count.
+        ious : float64 array, shape (N,)
+            Their true IoU.
+        """
+        known = ~np.isnan(rows).any(axis=1)
+        if not known.any():
+            return self
+        standard = np.clip((rows[known] - self.means) / self.scales, -4, 4) @ np.asarray(self.weights) + self.bias
+        wanted = float(np.clip(ious[known].mean(), 0.01, 0.99))
+        shift = optimize.brentq(lambda s: float(expit(standard + s).mean()) - wanted, -20, 20)
+        trust = known.sum() / (known.sum() + _PRIOR)
+        return replace(self, bias=self.bias + float(trust * shift))
 
 
 def expected_iou(phi: Float32Array, threshold: float, softness: float) -> float:

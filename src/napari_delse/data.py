@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,12 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_delse._ome_zarr import is_zarr
 from napari_delse.files import open_image
 from napari_delse.images import ArrayLike, Plane
-
-IGNORE = 65535
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+from napari_delse.labelled_planes import IGNORE as IGNORE
+from napari_delse.labelled_planes import LabelledPlane, file_pairs, open_pair, paired_planes
 
 
 class Sample(NamedTuple):
@@ -49,11 +46,6 @@ def read_image(path: Path | str) -> npt.NDArray[Any]:
     """
     with open_image(path) as image:
         return np.array(image.read())  # a copy: the file is closed on leaving
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    found = (f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES or is_zarr(f))
-    return {f.stem: f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
 
 
 def read_folder(folder: Path | str, names: Collection[str] | None = None) -> Iterator[Sample]:
@@ -105,38 +97,20 @@ def read_pairs(images: Path | str, labels: Path | str, names: Collection[str] | 
     ValueError
         If one is an image and the other a folder, or the shapes of an image and its labels differ.
     """
-    images, labels, names = Path(images), Path(labels), None if names is None else set(names)
-    for path in (images, labels):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give a file or a folder")
-    alone = [path.is_file() or is_zarr(path) for path in (images, labels)]
-    if alone[0] != alone[1]:
-        raise ValueError(f"{images} and {labels} must be two images or two folders of images")
-    if alone[0]:
-        yield from _read_pair(images.stem, images, labels)
-        return
-    pictures, truths = _files(images), _files(labels)
-    shared = [stem for stem in pictures if stem in truths and (names is None or stem in names)]
-    if not shared:
-        raise FileNotFoundError(f"no file of {images} has a file of the same name in {labels}")
-    for stem in shared:
-        yield from _read_pair(stem, pictures[stem], truths[stem])
+    for name, image, truth in file_pairs(Path(images), Path(labels), None if names is None else set(names)):
+        for plane in open_pair(name, image, truth):
+            yield whole_plane(plane)
 
 
-def _read_pair(name: str, image: Path, labels: Path) -> Iterator[Sample]:
-    with open_image(image) as opened, open_image(labels) as truth:
-        pixels, ids = np.array(opened.read()), np.array(truth.read())  # copies: the files are closed on leaving
-    held = replace(opened, data=cast(ArrayLike, pixels))
-    planes = [n for n in held.plane_counts if n > 1]
-    fits = [n for n in ids.shape[:-2] if n > 1] == planes and ids.shape[-2:] == held.plane_shape
-    if not fits or pixels.shape[: ids.ndim] == ids.shape:
-        yield from split_planes(name, pixels, ids)
-        return
-    # Channels stand anywhere, and OME files keep axes of length 1.
-    _check_ids(name, ids)
-    flat = ids.reshape(-1, *ids.shape[-2:]).astype(np.uint16, copy=False)
-    for page, index in enumerate(np.ndindex(*held.plane_counts)):
-        yield Sample(name, page, held.plane(index), flat[page])
+def whole_plane(plane: LabelledPlane) -> Sample:
+    """A plane with all its pixels in memory."""
+    height, width = plane.image.shape
+    pixels = np.array(plane.image.window(0, 0, height, width))  # a copy: files are closed later
+    rgb = plane.image.rgb
+    held = cast(ArrayLike, pixels if plane.image.channel_axis is not None else pixels[0])
+    axis = 0 if plane.image.channel_axis is not None else None
+    image = Plane(held, axes=(-2, -1), channel_axis=axis, rgb=rgb)
+    return Sample(plane.name, plane.number, image, np.array(plane.ids(0, 0, height, width)))
 
 
 def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Iterator[Sample]:
@@ -152,21 +126,10 @@ def split_planes(name: str, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -
         raise ValueError(
             f"image {image.shape} and labels {labels.shape} of {name!r} must match in (Z, Y, X); re-export one of them"
         )
-    _check_ids(name, labels)
-    flat_labels = labels.reshape(-1, *labels.shape[-2:])
-    flat_image = image.reshape(flat_labels.shape[0], *image.shape[labels.ndim - 2 :])
-    for page, (plane, ids) in enumerate(zip(flat_image, flat_labels, strict=True)):
-        yield Sample(name, page, Plane.of(plane), ids.astype(np.uint16, copy=False))
-
-
-def _check_ids(name: str, labels: npt.NDArray[Any]) -> None:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels of {name!r} must be integer instance ids, got {labels.dtype}; re-export them")
-    if labels.ndim > 2 and labels.shape[-1] in (3, 4):
-        raise ValueError(f"labels {labels.shape} of {name!r} look like a colour picture; export one id per pixel")
-    lowest, highest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if lowest < 0 or highest > IGNORE:
-        raise ValueError(f"labels of {name!r} must lie in 0..{IGNORE}, got {lowest}..{highest}; relabel them")
+    held = cast(ArrayLike, image), cast(ArrayLike, labels)
+    for plane in paired_planes(name, *held, channel_axis=-1 if colour else None, rgb=colour):
+        height, width = plane.labels.shape
+        yield Sample(name, plane.number, plane.image, plane.ids(0, 0, height, width))
 
 
 def check_images(samples: Iterable[Sample]) -> list[Sample]:

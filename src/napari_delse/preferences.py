@@ -1,4 +1,4 @@
-"""What the annotate widget remembers from one time to the next: how objects are written, and keys."""
+"""What is remembered from one time to the next: how objects are written, keys, and the model to work with."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Preferences:
 
     policy: LabelPolicy = field(default_factory=LabelPolicy)  # how objects are written
     keys: Mapping[str, str] = field(default_factory=dict)  # keys of actions that differ from the default
+    model: str = "default"  # name of the model to work with
 
 
 def preferences_file() -> Path:
@@ -65,7 +66,10 @@ def _checked(data: Any) -> Preferences:
         raise ValueError(f"min_part must be a number of pixels, got {part!r}")
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
         raise ValueError(f"keys must map actions to keys, got {keys!r}")
-    return Preferences(policy=LabelPolicy(**policy), keys=keys)
+    model = data.get("model", "default")
+    if not isinstance(model, str) or not model:
+        raise ValueError(f"model must be the name of a model, got {model!r}")
+    return Preferences(policy=LabelPolicy(**policy), keys=keys, model=model)
 
 
 def write_preferences(preferences: Preferences, path: Path | None = None) -> None:
@@ -79,7 +83,7 @@ def write_preferences(preferences: Preferences, path: Path | None = None) -> Non
     path = preferences_file() if path is None else path
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    content = {"policy": asdict(preferences.policy), "keys": dict(preferences.keys)}
+    content = {"policy": asdict(preferences.policy), "keys": dict(preferences.keys), "model": preferences.model}
     try:
         aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         aside.replace(path)
