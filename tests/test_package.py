@@ -22,7 +22,8 @@ ROOMS = (
     {"checkpoint"},
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
-    {"evaluation", "recipes", "stacks"}
+    {"evaluation", "propagation", "recipes", "stacks"}
+    | {"_propagation_gap", "_propagation_shapes"}
     | {"finetune", "finetune_data", "finetune_jobs", "finetune_process", "finetune_result", "finetune_run"}
     | {"finetune_survey", "held_out"}
     | {"labelled_sources", "model_store"}
