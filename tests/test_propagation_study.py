@@ -73,10 +73,12 @@ def test_pixels_without_truth_do_not_count(study, data):
 def test_interpolation_lies_between_and_copies_what_only_one_key_shows(study):
     small, large = (ObjectMask.from_plane(disk(30, 30, radius)) for radius in (5, 15))
     gap = Gap(1, 9, 0, 10)
-    middle = study.interpolated(gap, 5, small, large)
+    middle = study.interpolated(gap, 5, small, large, (60, 70))
     np.testing.assert_allclose(middle.area, np.pi * 10**2, rtol=0.05)
-    assert study.interpolated(gap, 4, small, None) is small
-    assert study.interpolated(gap, 6, small, None) is None
+    assert study.interpolated(gap, 4, small, None, (60, 70)) is small
+    assert study.interpolated(gap, 6, small, None, (60, 70)) is None
+    edge = ObjectMask.from_plane(disk(30, 69, 8))
+    assert study.interpolated(gap, 5, edge, edge, (60, 70)).to_plane((60, 70)).sum() == edge.area
     assert study.copied(gap, 5, small, large) is small
     assert study.copied(Gap(0, 9, None, 10), 0, None, large) is large
 

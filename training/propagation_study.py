@@ -118,17 +118,20 @@ def copied(gap: Gap, plane: int, before: ObjectMask | None, after: ObjectMask | 
     return before
 
 
-def interpolated(gap: Gap, plane: int, before: ObjectMask | None, after: ObjectMask | None) -> ObjectMask | None:
+def interpolated(
+    gap: Gap, plane: int, before: ObjectMask | None, after: ObjectMask | None, shape: tuple[int, int]
+) -> ObjectMask | None:
     """The signed distance of both masks interpolated; the copy where there is only one."""
     if before is None or after is None:
         return copied(gap, plane, before, after)
     share = (plane - gap.before) / (gap.after - gap.before)  # type: ignore[operator]
-    window = common_window((before, after), (2**31, 2**31))
+    window = common_window((before, after), (2**31, 2**31))  # a margin beyond the border too, for the distances
     phi = sum(
         weight * (ndimage.distance_transform_edt(m) - ndimage.distance_transform_edt(~m))
         for weight, m in ((1 - share, in_window(before, window)), (share, in_window(after, window)))
     )
-    return ObjectMask(phi > 0, (window[0].start, window[1].start))
+    rows, columns = window
+    return ObjectMask.from_crop(phi > 0, Crop(rows.start, columns.start, rows.stop, columns.stop, 1), shape)
 
 
 def scored(stack: Stack, plane: int, found: ObjectMask | None, truth: ObjectMask | None) -> float | None:
@@ -169,7 +172,7 @@ def study(
                 sides = before.get(label), after.get(label)
                 answers = {
                     **{way: run[plane].get(label) for way, run in runs.items()},
-                    "interpolation": interpolated(gap, plane, *sides),
+                    "interpolation": interpolated(gap, plane, *sides, planes[plane].shape),
                     "copy": copied(gap, plane, *sides),
                 }
                 for way in ways:
