@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class CoarseLabels:
         self._axes = match_planes(labels, image)
         image.plane((0,) * len(self._counts), channels)  # channels that do not exist are named before any work is done
 
-    def planes(self) -> Iterable[int]:
+    def planes(self) -> Sequence[int]:
         return range(math.prod(self._counts))
 
     def at(self, plane: int) -> Sequence[Item]:
@@ -56,15 +56,6 @@ class CoarseLabels:
             (ObjectPrompt(label, index, prompt), self._channels)
             for label, prompt in extreme_points(self._labels, there).items()
         ]
-
-    def largest(self) -> int:
-        """The largest label; all tiles are read."""
-        counts = self._labels.plane_counts
-        return max(
-            int(window.max()) if window.size else 0
-            for plane in range(math.prod(counts))
-            for _, window in tiles(self._labels, unflat(plane, counts))
-        )
 
 
 def match_planes(labels: ImageFile, image: ImageFile) -> tuple[int | None, ...]:

@@ -109,15 +109,45 @@ class LabelPlane:
     def window(self, y0: int, x0: int, y1: int, x1: int, *, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """The pixels ``[y0, y1) x [x0, x1)``, which must lie in the plane."""
         window = np.zeros((y1 - y0, x1 - x0), dtype)
-        for one in self.objects:
-            (top, left), (height, width) = one.mask.origin, one.mask.mask.shape
-            low_y, high_y, low_x, high_x = max(top, y0), min(top + height, y1), max(left, x0), min(left + width, x1)
-            if low_y >= high_y or low_x >= high_x:
-                continue
-            mask = one.mask.mask[low_y - top : high_y - top, low_x - left : high_x - left]
-            target = window[low_y - y0 : high_y - y0, low_x - x0 : high_x - x0]
-            target[mask if self.overwrite else mask & (target == 0)] = one.label
+        paint(window, (y0, x0), self.objects, overwrite=self.overwrite)
         return window
+
+
+def paint(
+    window: npt.NDArray[Any], origin: tuple[int, int], objects: Iterable[FoundObject], *, overwrite: bool = False
+) -> list[int]:
+    """Paint the parts of objects that lie in a window of their plane.
+
+    Parameters
+    ----------
+    window : array, shape (h, w)
+        Labels; changed.
+    origin : (y, x) of int
+        Position of ``window[0, 0]`` in the plane.
+    objects : iterable of FoundObject
+        In their order.
+    overwrite : bool
+        Whether they paint over labels that are there.
+
+    Returns
+    -------
+    list of int
+        How many pixels each object painted.
+    """
+    painted = []
+    (y0, x0), (h, w) = origin, window.shape
+    for one in objects:
+        (top, left), (height, width) = one.mask.origin, one.mask.mask.shape
+        low_y, high_y, low_x, high_x = max(top, y0), min(top + height, y0 + h), max(left, x0), min(left + width, x0 + w)
+        if low_y >= high_y or low_x >= high_x:
+            painted.append(0)
+            continue
+        mask = one.mask.mask[low_y - top : high_y - top, low_x - left : high_x - left]
+        target = window[low_y - y0 : high_y - y0, low_x - x0 : high_x - x0]
+        chosen = mask if overwrite else mask & (target == 0)
+        target[chosen] = one.label
+        painted.append(int(np.count_nonzero(chosen)))
+    return painted
 
 
 class Block(NamedTuple):
@@ -151,7 +181,7 @@ class Block(NamedTuple):
 class Prompts(Protocol):
     """Where the objects of each plane come from: a table or coarse labels."""
 
-    def planes(self) -> Iterable[int]:
+    def planes(self) -> Sequence[int]:
         """The planes that may have objects, in rising order, counted through all plane axes."""
         ...
 
@@ -176,7 +206,7 @@ class Table:
         for item in items:
             self._items.setdefault(flat(item[0].index, counts), []).append(item)
 
-    def planes(self) -> Iterable[int]:
+    def planes(self) -> Sequence[int]:
         return sorted(self._items)
 
     def at(self, plane: int) -> Sequence[Item]:

@@ -1,0 +1,369 @@
+"""Label files from image files: finished ones are skipped, interrupted ones go on at the plane.
+
+A result is complete or absent. Until it is complete, what is done of it stands in a hidden folder beside it, under a
+fingerprint of all that it depends on; the same fingerprint stands in the result, so that it is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from napari_delse._label_files import ObjectRow, object_rows, read_table, software_of, write, write_table
+from napari_delse._work_folder import Painted, WorkFolder, decode, encode
+from napari_delse.coarse import CoarseLabels
+from napari_delse.files import ImageFile, label_dtype, open_image
+from napari_delse.prompts import read_prompts
+from napari_delse.stacks import (
+    Block,
+    Index,
+    LabelPlane,
+    ManySegmenter,
+    Prompts,
+    Table,
+    blocks_of,
+    fit_prompts,
+    on_threads,
+    planes_of,
+    segment_block,
+)
+
+_FORMAT = 1  # raise it when the same input gives other labels than before
+_SOFTWARE = "napari-delse segment "
+
+Mode = Literal["table", "labels", "propagate"]
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How images are segmented; a part of the fingerprint."""
+
+    channels: tuple[int, ...] = ()  # to look at; by default the first three, or the one that was clicked in
+    axes: str | None = None  # of the images, where they say it wrongly
+    overwrite_labels: bool = False  # later objects paint over earlier ones
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and its result.
+
+    Parameters
+    ----------
+    image : Path
+        File or OME-Zarr folder.
+    mode : {"table", "labels", "propagate"}
+        Where objects come from: a table of prompts, coarse labels, or labelled key planes.
+    prompts : Path
+        That table or label image.
+    out : Path
+        TIFF file or ``.zarr`` folder.
+    table : Path, optional
+        CSV for a line per object: label, plane, area, confidence and why to look at it.
+    """
+
+    image: Path
+    mode: Mode
+    prompts: Path
+    out: Path
+    table: Path | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Planes that are done.
+
+    Parameters
+    ----------
+    job : Job
+        The file.
+    planes : tuple of LabelPlane
+        With their objects.
+    fraction : float
+        Of the file, in [0, 1].
+    seconds_left : float
+        Expected for the file.
+    """
+
+    job: Job
+    planes: tuple[LabelPlane, ...]
+    fraction: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Parameters
+    ----------
+    job : Job
+        The file.
+    status : {"done", "skipped", "failed"}
+        "skipped" where the same result was there.
+    error : Exception, optional
+        Why it failed.
+    objects : int
+        Pieces of objects, counted in each plane.
+    planes : int
+        Planes with objects.
+    confidence : float
+        Mean over the objects; nan without any.
+    unsure : tuple of tuple of int
+        Planes to look at.
+    seconds : float
+        This run took.
+    shape, axes, dtype
+        Of the labels.
+    rows : tuple of ObjectRow
+        Its objects, if they were asked for.
+    """
+
+    job: Job
+    status: Status
+    error: Exception | None = None
+    objects: int = 0
+    planes: int = 0
+    confidence: float = float("nan")
+    unsure: tuple[Index, ...] = ()
+    seconds: float = 0.0
+    shape: tuple[int, ...] = ()
+    axes: str = ""
+    dtype: str = ""
+    rows: tuple[ObjectRow, ...] = field(default=(), repr=False)  # only if they are asked for
+
+
+class Engine(Protocol):
+    """Where blocks are predicted."""
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the model."""
+        ...
+
+    def segment(self, image: ImageFile, blocks: Iterable[Block]) -> Iterator[tuple[Block, bytes]]:
+        """Blocks and their encoded objects, in the order they are done."""
+        ...
+
+
+class Threads:
+    """Predicts on threads of this process.
+
+    Parameters
+    ----------
+    predictor : ManySegmenter
+        The model.
+    model : str
+        Its fingerprint.
+    threads : int
+        Blocks at the same time.
+    """
+
+    def __init__(self, predictor: ManySegmenter, model: str, threads: int = 1) -> None:
+        self.model, self._predictor, self._threads = model, predictor, threads
+
+    def segment(self, image: ImageFile, blocks: Iterable[Block]) -> Iterator[tuple[Block, bytes]]:
+        def work(block: Block) -> bytes:
+            return encode(segment_block(self._predictor, image, block))
+
+        return on_threads(work, blocks, self._threads)
+
+
+def run(
+    jobs: Iterable[Job], engine: Engine, how: How | None = None, *, again: bool = False, rows: bool = False
+) -> Iterator[Progress | Outcome]:
+    """Make label files, one after the other; a bad one does not stop the others.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        What to make; see `napari_delse.batch_files.jobs_of`.
+    engine : Engine
+        Where to predict: `Threads`, or `napari_delse.cluster.Cluster`.
+    how : How, optional
+        Channels, axes and painting.
+    again : bool
+        Make finished results anew, and replace files of other origin.
+    rows : bool
+        Give the objects with the outcome; memory grows with them.
+
+    Yields
+    ------
+    Progress or Outcome
+        Any number of the first and then one of the second for each job. Close the generator to stop: what is done is
+        kept for the next time.
+    """
+    how = how or How()
+    for job in jobs:
+        start = time.monotonic()
+        try:
+            yield from _run(job, engine, how, start, again=again, rows=rows)
+        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+            yield Outcome(job, "failed", error, seconds=time.monotonic() - start)
+
+
+def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows: bool) -> Iterator[Progress | Outcome]:
+    fingerprint = _SOFTWARE + fingerprint_of(job, engine.model, how)
+    if job.out.exists() and not again:
+        made = software_of(job.out)
+        if made == fingerprint:
+            yield _skipped(job, start, rows=rows)
+            return
+        if job.table is not None and not made.startswith(_SOFTWARE):
+            raise ValueError(f"{job.out} exists and was not made by this command; move it, or --overwrite it")
+    with ExitStack() as stack:
+        image = stack.enter_context(open_image(job.image, how.axes))
+        prompts = _prompts(job, image, how, stack)
+        work = stack.enter_context(WorkFolder(job.out, fingerprint))
+        yield from _predict(job, image, prompts, engine, how, work)
+        outcome = _write(job, image, how, work, fingerprint, rows=rows)
+        work.remove()
+        yield replace(outcome, seconds=time.monotonic() - start)
+
+
+def _skipped(job: Job, start: float, *, rows: bool) -> Outcome:
+    """The outcome of a finished result, as far as its table says it."""
+    tally = Tally(keep=rows)
+    if job.table is not None and job.table.is_file():
+        for _ in tally.watch(read_table(job.table)):
+            pass
+    return replace(tally.outcome(Outcome(job, "skipped")), seconds=time.monotonic() - start)
+
+
+def _prompts(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Prompts:
+    """Where the objects come from."""
+    if job.mode == "table":
+        return Table(fit_prompts(read_prompts(job.prompts), image, how.channels), image.plane_counts)
+    return CoarseLabels(stack.enter_context(open_image(job.prompts)), image, how.channels)
+
+
+def _predict(
+    job: Job, image: ImageFile, prompts: Prompts, engine: Engine, how: How, work: WorkFolder
+) -> Iterator[Progress]:
+    """Predict what is missing, and keep it block by block."""
+    planes = prompts.planes()
+    earlier = sum(_share(planes, key) for key in work.done)
+    now, start = 0.0, time.monotonic()
+    missing = blocks_of(prompts, image.plane_counts, frozenset(work.done))
+    with closing(engine.segment(image, missing)) as done:
+        for block, content in done:
+            work.store(block.key, content)
+            now += _share(planes, block.key)
+            left = (time.monotonic() - start) * max(0.0, len(planes) - earlier - now) / now
+            found = planes_of(block.planes, decode(content), image.plane_shape, overwrite=how.overwrite_labels)
+            yield Progress(job, tuple(found), min(1.0, (earlier + now) / len(planes)), left)
+
+
+def _share(planes: Sequence[int], key: tuple[int, int, int, int]) -> float:
+    """How many planes a block stands for."""
+    first, last, _, parts = key
+    return (bisect_right(planes, last) - bisect_left(planes, first)) / parts
+
+
+def _write(job: Job, image: ImageFile, how: How, work: WorkFolder, software: str, *, rows: bool) -> Outcome:
+    """Write the table, and then the labels: where these are, everything is."""
+    painted = Painted(work, image.plane_counts, image.plane_shape, overwrite=how.overwrite_labels)
+    tally = Tally(keep=rows)
+    found = tally.watch(object_rows(painted))
+    if job.table is None:
+        for _ in found:
+            pass
+    else:
+        write_table(job.table, found, image.plane_axes)
+    painted.dtype = label_dtype(tally.largest)
+    write(job.out, painted, image, software=software)
+    about: dict[str, Any] = {"shape": painted.shape, "axes": image.plane_axes + "YX", "dtype": str(painted.dtype)}
+    return tally.outcome(Outcome(job, "done", **about))
+
+
+class Tally:
+    """Sums over the objects of a result."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self.largest = 0
+        self._keep = keep
+        self._rows: list[ObjectRow] = []
+        self._objects, self._planes, self._confidence = 0, 0, 0.0
+        self._last: Index | None = None
+        self._unsure: list[Index] = []
+
+    def watch(self, rows: Iterable[ObjectRow]) -> Iterator[ObjectRow]:
+        """Pass objects on, plane by plane."""
+        for row in rows:
+            self.largest = max(self.largest, row.label)
+            self._objects += 1
+            self._confidence += row.confidence
+            if row.index != self._last:
+                self._planes += 1
+                self._last = row.index
+            if row.unsure and self._unsure[-1:] != [row.index]:
+                self._unsure.append(row.index)
+            if self._keep:
+                self._rows.append(row)
+            yield row
+
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """With these sums."""
+        return replace(
+            outcome,
+            objects=self._objects,
+            planes=self._planes,
+            confidence=self._confidence / self._objects if self._objects else math.nan,
+            unsure=tuple(self._unsure),
+            rows=tuple(self._rows),
+        )
+
+
+def fingerprint_of(job: Job, model: str, how: How) -> str:
+    """What a result depends on, as a SHA-256.
+
+    Parameters
+    ----------
+    job : Job
+        Of its files, sizes and dates are looked at, and all of a table of prompts.
+    model : str
+        Fingerprint of the model.
+    how : How
+        The options.
+    """
+    prompts = _digest(job.prompts.read_bytes()) if job.mode == "table" else _state(job.prompts)
+    about = {
+        "format": _FORMAT,
+        "image": _state(job.image),
+        "mode": job.mode,
+        "prompts": prompts,
+        "model": model,
+        "how": asdict(how),
+    }
+    return _digest(json.dumps(about, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    """Number, size and date of a file, or of all files of a Zarr folder but its labels."""
+    if not path.is_dir():
+        stat = path.stat()
+        return [1, stat.st_size, stat.st_mtime_ns]
+    number = size = date = 0
+    for folder, folders, names in os.walk(path):
+        if Path(folder) == path and "labels" in folders:
+            folders.remove("labels")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name in ("zarr.json", ".zattrs", ".zmetadata") and Path(folder) == path:
+                continue  # which change when labels are added
+            stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be a million
+            number, size, date = number + 1, size + stat.st_size, max(date, stat.st_mtime_ns)
+    return [number, size, date]
