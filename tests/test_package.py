@@ -16,7 +16,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_ome_zarr", "_page", "settings"}
+    | {"_colours", "_lazy_arrays", "_ome_zarr", "_page", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"crops", "data", "losses", "model"},
     {"checkpoint"},
@@ -25,7 +25,8 @@ ROOMS = (
     {"evaluation", "finetune", "recipes", "stacks"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
-    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
+    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
+    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
     | {"_cli_common", "_cli_figure", "_cli_files", "_cli_models", "_cli_segment", "_cli_train"},
 )

@@ -110,7 +110,10 @@ class WorkFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._unlock()
+        if self.done:
+            self._unlock()
+        else:
+            self.remove()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -133,6 +136,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Throw it all away: the result is complete."""
+        self.done.clear()
         self._unlock()
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -38,6 +38,7 @@ from napari_delse.stacks import (
 )
 
 _FORMAT = 1  # raise it when the same input gives other labels than before
+_MOST_THREADS = 16
 _SOFTWARE = "napari-delse segment "
 
 Mode = Literal["table", "labels", "propagate"]
@@ -176,6 +177,14 @@ class Threads:
             return encode(segment_block(self._predictor, image, block))
 
         return on_threads(work, blocks, self._threads)
+
+
+def usual_threads(device: str) -> int:
+    """How many blocks to predict at the same time: one per core; on a GPU one is read while another is predicted."""
+    if not device.startswith("cpu"):
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, cores)
 
 
 def run(
