@@ -158,7 +158,7 @@ def test_a_process_exits_with_2_and_one_line_on_stderr(tmp_path):
     command = [sys.executable, "-m", "napari_delse", "segment", "no.tif", "--prompts", "no.csv", "--out", "labels.tif"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "napari-delse: no.csv: No such file or directory\n"
+    assert done.stderr == "napari-delse: --prompts: there is no no.csv; give a file, or a folder of files\n"
     assert list(tmp_path.iterdir()) == []
 
 

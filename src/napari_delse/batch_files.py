@@ -33,7 +33,7 @@ def mode_of(prompts: str) -> tuple[Mode, Path]:
     if not rest:
         raise ValueError(f"--prompts {prompts} must name a file or folder, such as {prompts}coarse.tif")
     if not Path(rest).exists():
-        raise FileNotFoundError(f"--prompts {prompts}: there is no {rest}; give a file, or a folder of files")
+        raise FileNotFoundError(f"--prompts: there is no {rest}; give a file, or a folder of files")
     return mode, Path(rest)
 
 
