@@ -56,7 +56,12 @@ class EllipsePredictor:
         return self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
 
     def segment_many(self, image, prompts, corrections=(), batch_size=None):
-        for prompt, drags in zip(prompts, corrections or [()] * len(prompts), strict=True):
+        yield from self.segment_across(
+            (image, *rest) for rest in zip(prompts, corrections or [()] * len(prompts), strict=True)
+        )
+
+    def segment_across(self, items):
+        for image, prompt, drags in items:
             yield self.segment(image, prompt, drags)
 
 

@@ -156,23 +156,24 @@ def _engine(
     model: str, device: str, threads: int | None, scheduler: str | None
 ) -> Iterator[tuple[Engine, dict[str, str]]]:
     """Where to predict, and what to tell of it."""
-    from napari_delse.checkpoint import model_fingerprint
-
-    fingerprint = model_fingerprint(model)
     if scheduler is not None:
         from napari_delse.cluster import Cluster
 
-        with Cluster(scheduler, model, fingerprint, device) as cluster:
+        with Cluster(scheduler, model, device) as cluster:
             yield cluster, {"model": model, "device": scheduler}
         return
     from napari_delse.batches import Threads, usual_threads
+    from napari_delse.checkpoint import model_fingerprint
     from napari_delse.predict import Predictor
 
     # Each block on one thread: blocks side by side are faster than all threads on one, and give the same bits
     # whatever their number.
     predictor = Predictor.load(model, device, 1)
     device = str(predictor.device)
-    yield Threads(predictor, fingerprint, threads or usual_threads(device)), {"model": predictor.name, "device": device}
+    yield (
+        Threads(predictor, model_fingerprint(model), threads or usual_threads(device)),
+        {"model": predictor.name, "device": device},
+    )
 
 
 def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_out: str | None) -> None:

@@ -33,7 +33,7 @@ def encode(found: Sequence[FoundObject]) -> bytes:
     np.savez_compressed(
         stream,
         label=np.array([one.label for one in found], np.int64),
-        index=np.array([one.index for one in found], np.int64).reshape(len(found), -1),
+        index=np.array([one.index for one in found] or [()], np.int64),
         origin=np.array([one.mask.origin for one in found], np.int64).reshape(-1, 2),
         shape=np.array([mask.shape for mask in masks], np.int64).reshape(-1, 2),
         bits=np.concatenate([np.packbits(mask) for mask in masks] or [np.empty(0, np.uint8)]),

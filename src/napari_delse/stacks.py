@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_delse.files import ImageFile
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+from napari_delse.images import Plane
 from napari_delse.prompts import ObjectPrompt
 
 BLOCK = 32  # objects that are predicted together
@@ -43,8 +44,8 @@ class Found(Protocol):
 class ManySegmenter(Protocol):
     """What labelling asks of a predictor; `napari_delse.predict.Predictor` is one."""
 
-    def segment_many(
-        self, image: Any, prompts: Sequence[ExtremePoints], corrections: Sequence[Sequence[Correction]] = (), /
+    def segment_across(
+        self, items: Iterable[tuple[Plane, ExtremePoints, Sequence[Correction]]], /
     ) -> Iterator[Found]: ...
 
 
@@ -326,17 +327,14 @@ def _block(
 
 def segment_block(predictor: ManySegmenter, image: ImageFile, block: Block) -> list[FoundObject]:
     """Predict the objects of a block, in their order; only the crops around them are read."""
+    crops = ((image.plane(one.index, seen), one.prompt, one.corrections) for one, seen in block.items)
     results: list[FoundObject] = []
-    for (index, channels), group in groupby(block.items, lambda item: (item[0].index, item[1])):
-        objects = [one for one, _ in group]
-        found = predictor.segment_many(
-            image.plane(index, channels), [one.prompt for one in objects], [one.corrections for one in objects]
-        )
+    start = time.perf_counter()
+    for (one, _), found in zip(block.items, predictor.segment_across(crops), strict=True):
+        confidence = float(found.confidence)
+        milliseconds = (time.perf_counter() - start) * 1000
+        results.append(FoundObject(one.label, one.index, found.mask, confidence, milliseconds))
         start = time.perf_counter()
-        for one, prediction in zip(objects, found, strict=True):
-            milliseconds = (time.perf_counter() - start) * 1000
-            results.append(FoundObject(one.label, index, prediction.mask, float(prediction.confidence), milliseconds))
-            start = time.perf_counter()
     return results
 
 
