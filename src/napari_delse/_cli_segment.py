@@ -19,6 +19,7 @@ from napari_delse._cli_common import (
     Model,
     channels_of,
     check_json,
+    numbers_of,
     progress,
     report,
     sentence_of,
@@ -91,6 +92,13 @@ def segment(
     ] = None,
     channels: Channels = None,
     axes: Axes = None,
+    along: Annotated[
+        str | None, typer.Option("--along", help="Axis to propagate along, z or t; by default the only one, or z.")
+    ] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option("--keys", help="Planes to propagate from, such as 0,10,20; by default all with labels."),
+    ] = None,
     overwrite_labels: Annotated[
         bool, typer.Option("--overwrite-labels", help="Let later objects paint over earlier ones.")
     ] = False,
@@ -119,13 +127,19 @@ def segment(
     check_json(json_out)
     mode, path = mode_of(prompts)
     images = inputs_of(inputs)
-    how = How(channels=channels_of(channels), axes=axes, overwrite_labels=overwrite_labels)
-    if (out is None) == (out_dir is None):
-        raise ValueError("say where the labels go: --out FILE for a single input, or --out-dir FOLDER")
-    if out is not None:
+    how = How(
+        channels=channels_of(channels),
+        axes=axes,
+        overwrite_labels=overwrite_labels,
+        along=along,
+        keys=numbers_of(keys, "--keys"),
+    )
+    if out is not None and out_dir is None:
         jobs = [_single_job(images, mode, path, out)]
-    else:
+    elif out_dir is not None and out is None:
         jobs = jobs_of(images, mode, path, out_dir, format_name)
+    else:
+        raise ValueError("say where the labels go: --out FILE for a single input, or --out-dir FOLDER")
     with _engine(model, device, threads, scheduler) as (engine, about):
         if out is not None:
             _one_file(jobs[0], engine, how, about, json_out)

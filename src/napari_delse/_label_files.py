@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_delse._export_source import TILE, unit_named
-from napari_delse._work_folder import BlockKey, Painted
+from napari_delse._work_folder import Painted
 from napari_delse.checkpoint import write_atomically
 from napari_delse.export import export_labels
 from napari_delse.files import TIFF, ImageFile, write_labels
-from napari_delse.stacks import UNSURE, Index, paint
+from napari_delse.stacks import UNSURE, BlockKey, Index, paint
 
 _HUGE = 2**26  # pixels of a plane that is written in tiles
 _TIFF_TILE = 1024

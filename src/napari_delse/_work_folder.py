@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,17 @@ import numpy.typing as npt
 
 from napari_delse._filelock import lock
 from napari_delse.geometry import ObjectMask
-from napari_delse.stacks import FoundObject, Index, flat, paint
+from napari_delse.stacks import BlockKey, FoundObject, Index, Pieces, flat, paint
 
-BlockKey = tuple[int, int, int, int]  # first and last plane, part, number of parts
 Box = tuple[int, int, int, int]
 
 _KEPT = 32  # blocks of a plane with very many objects
 _END = ".block"
+
+
+def encoded(pieces: Iterable[Pieces]) -> list[tuple[BlockKey, bytes]]:
+    """Finished blocks as `encode` writes them."""
+    return [(key, encode(found)) for key, found in pieces]
 
 
 def encode(found: Sequence[FoundObject]) -> bytes:

@@ -12,29 +12,31 @@ import math
 import os
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from napari_delse._label_files import ObjectRow, object_rows, read_table, software_of, write, write_table
-from napari_delse._work_folder import Painted, WorkFolder, decode, encode
+from napari_delse._work_folder import Painted, WorkFolder, decode, encoded
 from napari_delse.coarse import CoarseLabels
 from napari_delse.files import ImageFile, label_dtype, open_image
+from napari_delse.key_planes import KeyPlanes
 from napari_delse.prompts import read_prompts
 from napari_delse.stacks import (
-    Block,
+    BlockKey,
+    FoundObject,
     Index,
     LabelPlane,
     ManySegmenter,
     Prompts,
     Table,
+    Task,
     blocks_of,
     fit_prompts,
     on_threads,
     planes_of,
-    segment_block,
 )
 
 _FORMAT = 1  # raise it when the same input gives other labels than before
@@ -52,6 +54,8 @@ class How:
     channels: tuple[int, ...] = ()  # to look at; by default the first three, or the one that was clicked in
     axes: str | None = None  # of the images, where they say it wrongly
     overwrite_labels: bool = False  # later objects paint over earlier ones
+    along: str | None = None  # axis of the planes that objects are carried through; by default the only one, or Z
+    keys: tuple[int, ...] = ()  # key planes along it; by default those with labels
 
 
 @dataclass(frozen=True)
@@ -143,16 +147,20 @@ class Outcome:
     rows: tuple[ObjectRow, ...] = field(default=(), repr=False)  # only if they are asked for
 
 
+Done = tuple[Task, list[tuple[BlockKey, bytes]]]
+"""A task and its encoded blocks."""
+
+
 class Engine(Protocol):
-    """Where blocks are predicted."""
+    """Where tasks are done."""
 
     @property
     def model(self) -> str:
         """Fingerprint of the model."""
         ...
 
-    def segment(self, image: ImageFile, blocks: Iterable[Block]) -> Iterator[tuple[Block, bytes]]:
-        """Blocks and their encoded objects, in the order they are done."""
+    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[Done]:
+        """Do tasks, and give them with their blocks in any order."""
         ...
 
 
@@ -166,17 +174,15 @@ class Threads:
     model : str
         Its fingerprint.
     threads : int
-        Blocks at the same time.
+        Tasks at the same time.
     """
 
     def __init__(self, predictor: ManySegmenter, model: str, threads: int = 1) -> None:
         self.model, self._predictor, self._threads = model, predictor, threads
 
-    def segment(self, image: ImageFile, blocks: Iterable[Block]) -> Iterator[tuple[Block, bytes]]:
-        def work(block: Block) -> bytes:
-            return encode(segment_block(self._predictor, image, block))
-
-        return on_threads(work, blocks, self._threads)
+    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[Done]:
+        """Do tasks in their order."""
+        return on_threads(lambda task: encoded(task.predict(self._predictor, image)), tasks, self._threads)
 
 
 def usual_threads(device: str) -> int:
@@ -231,11 +237,11 @@ def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows:
             raise ValueError(f"{job.out} exists and was not made by this command; move it, or --overwrite it")
     with ExitStack() as stack:
         image = stack.enter_context(open_image(job.image, how.axes))
-        prompts = _prompts(job, image, how, stack)
-        work = stack.enter_context(WorkFolder(job.out, fingerprint))
-        yield from _predict(job, image, prompts, engine, how, work)
-        outcome = _write(job, image, how, work, fingerprint, rows=rows)
-        work.remove()
+        work = _work(job, image, how, stack)
+        folder = stack.enter_context(WorkFolder(job.out, fingerprint))
+        yield from _predict(job, image, work, engine, how, folder)
+        outcome = _write(job, image, how, folder, fingerprint, rows=rows)
+        folder.remove()
         yield replace(outcome, seconds=time.monotonic() - start)
 
 
@@ -248,39 +254,67 @@ def _skipped(job: Job, start: float, *, rows: bool) -> Outcome:
     return replace(tally.outcome(Outcome(job, "skipped")), seconds=time.monotonic() - start)
 
 
-def _prompts(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Prompts:
+class Work(Protocol):
+    """All that is to do for a result."""
+
+    def planes(self) -> Sequence[int]:
+        """The planes that may get objects, in rising order, counted through all plane axes."""
+        ...
+
+    def tasks(self, done: Collection[BlockKey], /) -> Iterator[Task]:
+        """What is not done yet."""
+        ...
+
+
+class _FromPrompts:
+    """Objects that are predicted from a prompt each."""
+
+    def __init__(self, prompts: Prompts, counts: tuple[int, ...]) -> None:
+        self.planes, self._prompts, self._counts = prompts.planes, prompts, counts
+
+    def tasks(self, done: Collection[BlockKey]) -> Iterator[Task]:
+        return blocks_of(self._prompts, self._counts, done)
+
+
+def _work(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Work:
     """Where the objects come from."""
     if job.mode == "table":
-        return Table(fit_prompts(read_prompts(job.prompts), image, how.channels), image.plane_counts)
-    return CoarseLabels(stack.enter_context(open_image(job.prompts)), image, how.channels)
+        items = fit_prompts(read_prompts(job.prompts), image, how.channels)
+        return _FromPrompts(Table(items, image.plane_counts), image.plane_counts)
+    labels = stack.enter_context(open_image(job.prompts))
+    if job.mode == "labels":
+        return _FromPrompts(CoarseLabels(labels, image, how.channels), image.plane_counts)
+    return KeyPlanes(labels, image, how.channels, along=how.along, keys=how.keys)
 
 
 def _predict(
-    job: Job, image: ImageFile, prompts: Prompts, engine: Engine, how: How, work: WorkFolder
+    job: Job, image: ImageFile, work: Work, engine: Engine, how: How, folder: WorkFolder
 ) -> Iterator[Progress]:
     """Predict what is missing, and keep it block by block."""
-    planes = prompts.planes()
-    earlier = sum(_share(planes, key) for key in work.done)
+    planes = work.planes()
+    earlier = sum(_share(planes, key) for key in folder.done)
     now, start = 0.0, time.monotonic()
-    missing = blocks_of(prompts, image.plane_counts, frozenset(work.done))
-    with closing(engine.segment(image, missing)) as done:
-        for block, content in done:
-            work.store(block.key, content)
-            now += _share(planes, block.key)
+    with closing(engine.predict(image, work.tasks(frozenset(folder.done)))) as done:
+        for task, blocks in done:
+            found: list[FoundObject] = []
+            for key, content in blocks:
+                folder.store(key, content)
+                found += decode(content)
+                now += _share(planes, key)
             left = (time.monotonic() - start) * max(0.0, len(planes) - earlier - now) / now
-            found = planes_of(block.planes, decode(content), image.plane_shape, overwrite=how.overwrite_labels)
-            yield Progress(job, tuple(found), min(1.0, (earlier + now) / len(planes)), left)
+            finished = planes_of(task.planes, found, image.plane_shape, overwrite=how.overwrite_labels)
+            yield Progress(job, tuple(finished), min(1.0, (earlier + now) / len(planes)), left)
 
 
-def _share(planes: Sequence[int], key: tuple[int, int, int, int]) -> float:
+def _share(planes: Sequence[int], key: BlockKey) -> float:
     """How many planes a block stands for."""
     first, last, _, parts = key
     return (bisect_right(planes, last) - bisect_left(planes, first)) / parts
 
 
-def _write(job: Job, image: ImageFile, how: How, work: WorkFolder, software: str, *, rows: bool) -> Outcome:
+def _write(job: Job, image: ImageFile, how: How, folder: WorkFolder, software: str, *, rows: bool) -> Outcome:
     """Write the table, and then the labels: where these are, everything is."""
-    painted = Painted(work, image.plane_counts, image.plane_shape, overwrite=how.overwrite_labels)
+    painted = Painted(folder, image.plane_counts, image.plane_shape, overwrite=how.overwrite_labels)
     tally = Tally(keep=rows)
     found = tally.watch(object_rows(painted))
     if job.table is None:

@@ -9,27 +9,27 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from napari_delse._work_folder import encode
+from napari_delse._work_folder import encoded
 from napari_delse.checkpoint import available_models, model_fingerprint
 from napari_delse.files import ImageFile, open_image
 from napari_delse.predict import Predictor
-from napari_delse.stacks import Block, segment_block
+from napari_delse.stacks import BlockKey, Task
 
-_AHEAD = 2  # blocks that wait or run per thread of the workers
+_AHEAD = 2  # tasks that wait or run per thread of the workers
 _PATIENCE = 60.0  # seconds without any worker
 _OPEN_IMAGES = 2  # of a worker
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a worker needs to know besides a block.
+    """What a worker needs to know besides a task.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def segment(self, image: ImageFile, blocks: Iterable[Block]) -> Iterator[tuple[Block, bytes]]:
-        """Blocks and their encoded objects, in the order they are done.
+    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[tuple[Task, list[tuple[BlockKey, bytes]]]]:
+        """Tasks and their encoded blocks, in the order they are done.
 
         Raises
         ------
@@ -117,16 +117,16 @@ class Cluster:
             self.model,
             self._device,
         )
-        waiting, running, seen = iter(blocks), dict[Any, Block](), time.monotonic()
+        waiting, running, seen = iter(tasks), dict[Any, Task](), time.monotonic()
         try:
             while True:
                 workers = self._client.nthreads()
                 if workers:
                     seen = time.monotonic()
                 room = max(1, _AHEAD * sum(workers.values())) - len(running)
-                for block in islice(waiting, max(0, room)):
-                    future = self._client.submit(predict_block, source, block, pure=False, retries=1)
-                    running[future] = block
+                for task in islice(waiting, max(0, room)):
+                    future = self._client.submit(predict_on_worker, source, task, pure=False, retries=1)
+                    running[future] = task
                 if not running:
                     return
                 for future in self._finished(running):
@@ -164,11 +164,11 @@ class _Kept:
 _kept = _Kept()
 
 
-def predict_block(source: Source, block: Block) -> bytes:
-    """Predict a block on a worker; its encoded objects."""
+def predict_on_worker(source: Source, task: Task) -> list[tuple[BlockKey, bytes]]:
+    """Do a task on a worker; its encoded blocks."""
     with _kept.lock:
         predictor, image = _predictor(source), _image(source)
-    return encode(segment_block(predictor, image, block))
+    return encoded(task.predict(predictor, image))
 
 
 def _predictor(source: Source) -> Predictor:
@@ -176,7 +176,7 @@ def _predictor(source: Source) -> Predictor:
     if key not in _kept.predictors:
         if model_fingerprint(source.model) != source.fingerprint:
             raise ValueError(f"a worker has another model under {source.model}; give all machines the same files")
-        # One thread per block, as in `napari_delse.batches.Threads`: the same bits.
+        # One thread per task, as in `napari_delse.batches.Threads`: the same bits.
         _kept.predictors[key] = Predictor.load(source.model, source.device, 1)
     return _kept.predictors[key]
 

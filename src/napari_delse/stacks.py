@@ -151,6 +151,12 @@ def paint(
     return painted
 
 
+BlockKey = tuple[int, int, int, int]
+"""First and last plane of a block, its part and the number of parts; see `Block`."""
+Pieces = tuple[BlockKey, list[FoundObject]]
+"""A finished block."""
+
+
 class Block(NamedTuple):
     """Objects to predict together.
 
@@ -174,9 +180,34 @@ class Block(NamedTuple):
     items: tuple[Item, ...]
 
     @property
-    def key(self) -> tuple[int, int, int, int]:
+    def key(self) -> BlockKey:
         """What tells it from others of the same work."""
         return self[:4]
+
+    def predict(self, predictor: ManySegmenter, image: ImageFile) -> list[Pieces]:
+        """Predict its objects, in their order; only the crops around them are read."""
+        crops = ((image.plane(one.index, seen), one.prompt, one.corrections) for one, seen in self.items)
+        results: list[FoundObject] = []
+        start = time.perf_counter()
+        for (one, _), found in zip(self.items, predictor.segment_across(crops), strict=True):
+            confidence = float(found.confidence)
+            milliseconds = (time.perf_counter() - start) * 1000
+            results.append(FoundObject(one.label, one.index, found.mask, confidence, milliseconds))
+            start = time.perf_counter()
+        return [(self.key, results)]
+
+
+class Task(Protocol):
+    """What can be done at any time, on any machine, and again, with the same result."""
+
+    @property
+    def planes(self) -> tuple[Index, ...]:
+        """The planes it looks at."""
+        ...
+
+    def predict(self, predictor: Any, image: ImageFile, /) -> list[Pieces]:
+        """Do it."""
+        ...
 
 
 class Prompts(Protocol):
@@ -273,9 +304,7 @@ def fit_prompts(objects: Sequence[ObjectPrompt], image: ImageFile, channels: tup
     return fitted
 
 
-def blocks_of(
-    prompts: Prompts, counts: tuple[int, ...], done: Collection[tuple[int, int, int, int]] = ()
-) -> Iterator[Block]:
+def blocks_of(prompts: Prompts, counts: tuple[int, ...], done: Collection[BlockKey] = ()) -> Iterator[Block]:
     """Divide work into blocks, always in the same way.
 
     Parameters
@@ -323,19 +352,6 @@ def _block(
     planes = tuple(unflat(plane, counts) for plane, _ in pending)
     items = tuple(item for _, some in pending for item in some)
     return Block(pending[0][0], pending[-1][0], part, parts, planes, items)
-
-
-def segment_block(predictor: ManySegmenter, image: ImageFile, block: Block) -> list[FoundObject]:
-    """Predict the objects of a block, in their order; only the crops around them are read."""
-    crops = ((image.plane(one.index, seen), one.prompt, one.corrections) for one, seen in block.items)
-    results: list[FoundObject] = []
-    start = time.perf_counter()
-    for (one, _), found in zip(block.items, predictor.segment_across(crops), strict=True):
-        confidence = float(found.confidence)
-        milliseconds = (time.perf_counter() - start) * 1000
-        results.append(FoundObject(one.label, one.index, found.mask, confidence, milliseconds))
-        start = time.perf_counter()
-    return results
 
 
 def on_threads(work: Callable[[T], R], tasks: Iterable[T], threads: int) -> Iterator[tuple[T, R]]:
@@ -398,11 +414,11 @@ def label_planes(
         Close the generator to stop.
     """
     counts = image.plane_counts
-    source = prompts if hasattr(prompts, "at") else Table(prompts, counts)
+    source: Prompts = prompts if not isinstance(prompts, Iterable) else Table(prompts, counts)
     earlier: list[FoundObject] = []
     blocks = blocks_of(source, counts)
-    for block, found in on_threads(lambda block: segment_block(predictor, image, block), blocks, threads):
-        earlier += found
+    for block, pieces in on_threads(lambda block: block.predict(predictor, image), blocks, threads):
+        earlier += pieces[0][1]
         if block.part == block.parts - 1:
             yield from planes_of(block.planes, earlier, image.plane_shape, overwrite=overwrite)
             earlier = []
