@@ -27,7 +27,7 @@ ROOMS = (
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
-    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse"},
+    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
     | {"_cli_common", "_cli_figure", "_cli_files", "_cli_models", "_cli_segment", "_cli_train"},
 )

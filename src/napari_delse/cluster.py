@@ -23,6 +23,7 @@ from napari_delse.predict import Predictor
 from napari_delse.stacks import BlockKey, Task
 
 _AHEAD = 2  # tasks that wait or run per thread of the workers
+_ANSWER = 10.0  # seconds within which a scheduler answers
 _PATIENCE = 60.0  # seconds without any worker
 _OPEN_IMAGES = 2  # of a worker
 
@@ -90,7 +91,7 @@ class Cluster:
         except ImportError as error:
             raise ImportError("--scheduler needs dask.distributed: pip install 'napari-delse[cluster]'") from error
         try:
-            self._client = Client(self._address, timeout=10, set_as_default=False)
+            self._client = Client(self._address, timeout=_ANSWER, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise OSError(
                 f"no dask scheduler answers at {self._address}; start one with 'dask scheduler' and give its address"
@@ -144,7 +145,8 @@ class Cluster:
         from distributed import wait
 
         try:
-            return list(wait(list(running), timeout=2, return_when="FIRST_COMPLETED").done)
+            with self._client.as_current():
+                return list(wait(list(running), timeout=2, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             return []
 
