@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _KEPT_PAGES = 2
-_KEPT_BYTES = 1 << 28  # of decoded chunks
+_KEPT_BYTES = 1 << 26  # of decoded chunks
 
 
 class Pages:
