@@ -24,6 +24,7 @@ from napari_delse.coarse import CoarseLabels
 from napari_delse.files import ImageFile, label_dtype, open_image
 from napari_delse.key_planes import KeyPlanes
 from napari_delse.prompts import read_prompts
+from napari_delse.propagation import PropagationConfig
 from napari_delse.stacks import (
     BlockKey,
     FoundObject,
@@ -385,7 +386,7 @@ def fingerprint_of(job: Job, model: str, how: How) -> str:
         "mode": job.mode,
         "prompts": prompts,
         "model": model,
-        "how": asdict(how),
+        "how": asdict(how) | ({"propagation": asdict(PropagationConfig())} if job.mode == "propagate" else {}),
     }
     return _digest(json.dumps(about, sort_keys=True).encode())
 
