@@ -148,8 +148,8 @@ class Cluster:
             return future.result()  # type: ignore[no-any-return]
         except (CancelledError, KilledWorker) as error:
             raise RuntimeError(
-                f"workers of {self._address} died again and again over one task ({type(error).__name__}); look at their "
-                "output, give them more memory, and give the same command again, which goes on from here"
+                f"workers of {self._address} died again and again over one task ({type(error).__name__}); look at what "
+                "they print, give them more memory, and give the same command again, which goes on from here"
             ) from error
 
     def _finished(self, running: Iterable[Any]) -> list[Any]:

@@ -194,5 +194,5 @@ def _there(places: tuple[int | None, ...], index: Index) -> Index:
 
 
 def _plane(labels: ImageFile, places: tuple[int | None, ...], index: Index) -> npt.NDArray[Any]:
-    window = labels.plane(_there(places, index)).window(0, 0, *labels.plane_shape)[0]
+    window: npt.NDArray[Any] = labels.plane(_there(places, index)).window(0, 0, *labels.plane_shape)[0]
     return window.view(np.uint8) if window.dtype.kind == "b" else window
