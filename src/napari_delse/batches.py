@@ -237,7 +237,7 @@ def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows:
         if job.table is not None and not made.startswith(_SOFTWARE):
             raise ValueError(f"{job.out} exists and was not made by this command; move it, or --overwrite it")
     with ExitStack() as stack:
-        image = stack.enter_context(open_image(job.image, how.axes))
+        image = stack.enter_context(open_image(job.image, how.axes)).unmapped()
         work = _work(job, image, how, stack)
         folder = stack.enter_context(WorkFolder(job.out, fingerprint))
         yield from _predict(job, image, work, engine, how, folder)
@@ -282,7 +282,7 @@ def _work(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Work:
     if job.mode == "table":
         items = fit_prompts(read_prompts(job.prompts), image, how.channels)
         return _FromPrompts(Table(items, image.plane_counts), image.plane_counts)
-    labels = stack.enter_context(open_image(job.prompts))
+    labels = stack.enter_context(open_image(job.prompts)).unmapped()
     if job.mode == "labels":
         return _FromPrompts(CoarseLabels(labels, image, how.channels), image.plane_counts)
     return KeyPlanes(labels, image, how.channels, along=how.along, keys=how.keys)

@@ -205,7 +205,7 @@ def _image(source: Source) -> ImageFile:
     key = source.path, source.axes, os.stat(source.path).st_mtime_ns  # noqa: PTH116 - a str all along
     if key not in _kept.images:
         stack = ExitStack()
-        image = stack.enter_context(open_image(source.path, source.axes))
+        image = stack.enter_context(open_image(source.path, source.axes)).unmapped()
         _kept.images[key] = stack, image
         if len(_kept.images) > _OPEN_IMAGES:
             _kept.images.popitem(last=False)[1][0].close()

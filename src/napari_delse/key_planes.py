@@ -60,7 +60,8 @@ class CarryTask:
         """Carry the objects of its key planes through its planes; a block for each plane."""
         line = _Line(image, self._index, image.plane_counts[self.axis], self.channels)
         counts, done = image.plane_counts, []
-        with open_image(self.labels, self.axes) as labels:
+        with open_image(self.labels, self.axes) as opened:
+            labels = opened.unmapped()
             places = match_planes(labels, image)
             keys = {key: partial(_plane, labels, places, self._index(key)) for key in self.keys}
             for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1)):
