@@ -227,13 +227,14 @@ def write_zarr(
         )
     order = [image.plane_axes.index(a) for a in axes if a not in "YX"]
     for index, (top, left), tile in image.tiles():
+        if not tile.any():
+            continue
         at = tuple(index[i] for i in order)
         for level, array in enumerate(arrays):
             step = 2**level
             (y, skipped_y), (x, skipped_x) = ((-(-start // step), -start % step) for start in (top, left))
             coarse = tile[skipped_y::step, skipped_x::step].astype(dtype)
-            if coarse.any():
-                array[(*at, slice(y, y + coarse.shape[0]), slice(x, x + coarse.shape[1]))] = coarse
+            array[(*at, slice(y, y + coarse.shape[0]), slice(x, x + coarse.shape[1]))] = coarse
     multiscale = _multiscale(image, axes, levels) | {"name": name}
     label = _image_label(labels, classes) | ({"source": {"image": "../../"}} if inside else {})
     if old:

@@ -278,7 +278,8 @@ def labels_in(plane: npt.NDArray[Any]) -> IntArray:
     seen = np.zeros(largest + 1, dtype=bool)
     rows = max(1, _STRIP // plane.shape[1])
     for top in range(0, len(plane), rows):
-        seen[plane[top : top + rows]] = True
+        part = plane[top : top + rows]
+        seen[part[part > 0]] = True  # most pixels are background, and looking them up takes long
     seen[0] = False
     return np.flatnonzero(seen).astype(np.int64)
 
