@@ -6,7 +6,6 @@ fingerprint of all that it depends on; the same fingerprint stands in the result
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,7 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from napari_delse._fingerprints import digest, state
 from napari_delse._label_files import ObjectRow, object_rows, read_table, software_of, write, write_table
+from napari_delse._threads import on_threads
 from napari_delse._work_folder import Painted, WorkFolder, decode, encoded
 from napari_delse.coarse import CoarseLabels
 from napari_delse.files import ImageFile, label_dtype, open_image
@@ -36,7 +37,6 @@ from napari_delse.stacks import (
     Task,
     blocks_of,
     fit_prompts,
-    on_threads,
     planes_of,
 )
 
@@ -379,35 +379,13 @@ def fingerprint_of(job: Job, model: str, how: How) -> str:
     how : How
         The options.
     """
-    prompts = _digest(job.prompts.read_bytes()) if job.mode == "table" else _state(job.prompts)
+    prompts = digest(job.prompts.read_bytes()) if job.mode == "table" else state(job.prompts)
     about = {
         "format": _FORMAT,
-        "image": _state(job.image),
+        "image": state(job.image),
         "mode": job.mode,
         "prompts": prompts,
         "model": model,
         "how": asdict(how) | ({"propagation": asdict(PropagationConfig())} if job.mode == "propagate" else {}),
     }
-    return _digest(json.dumps(about, sort_keys=True).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _state(path: Path) -> list[int]:
-    """Number, size and date of a file, or of all files of a Zarr folder but its labels."""
-    if not path.is_dir():
-        stat = path.stat()
-        return [1, stat.st_size, stat.st_mtime_ns]
-    number = size = date = 0
-    for folder, folders, names in os.walk(path):
-        if Path(folder) == path and "labels" in folders:
-            folders.remove("labels")
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name in ("zarr.json", ".zattrs", ".zmetadata") and Path(folder) == path:
-                continue  # which change when labels are added
-            stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be a million
-            number, size, date = number + 1, size + stat.st_size, max(date, stat.st_mtime_ns)
-    return [number, size, date]
+    return digest(json.dumps(about, sort_keys=True).encode())

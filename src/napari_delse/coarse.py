@@ -151,6 +151,8 @@ def _pixels(labels: ImageFile, window: npt.NDArray[Any]) -> Iterator[tuple[int, 
             f"{labels.path} holds the label {smallest if smallest < 0 else largest}, but labels lie in "
             f"0..{MAX_LABEL}; number them anew"
         )
+    if largest == 0:
+        return
     values: npt.NDArray[Any] | None = None
     if largest > _DENSE:  # find_objects lists all numbers up to the largest
         values, numbers = np.unique(window, return_inverse=True)

@@ -7,9 +7,7 @@ other: they can be predicted in any order, on several threads or machines, and a
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from napari_delse._threads import on_threads
 from napari_delse.files import ImageFile
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
@@ -352,37 +351,6 @@ def _block(
     planes = tuple(unflat(plane, counts) for plane, _ in pending)
     items = tuple(item for _, some in pending for item in some)
     return Block(pending[0][0], pending[-1][0], part, parts, planes, items)
-
-
-def on_threads(work: Callable[[T], R], tasks: Iterable[T], threads: int) -> Generator[tuple[T, R]]:
-    """Do work on several threads and yield what is done in order, with few tasks ahead.
-
-    Parameters
-    ----------
-    work : callable
-        Of one task; its errors are raised here.
-    tasks : iterable
-        Taken from as the work proceeds.
-    threads : int
-        With 1, everything is done in the calling thread.
-    """
-    if threads == 1:
-        for task in tasks:
-            yield task, work(task)
-        return
-    pool = ThreadPoolExecutor(threads, "delse")
-    running: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for task in tasks:
-            running.append((task, pool.submit(work, task)))
-            if len(running) > threads:
-                task, future = running.popleft()
-                yield task, future.result()
-        while running:
-            task, future = running.popleft()
-            yield task, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def label_planes(
