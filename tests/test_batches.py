@@ -227,12 +227,24 @@ def test_files_of_other_origin_are_not_replaced_in_a_folder(stack):
     assert outcome(job, Boxes(), again=True).status == "done"
 
 
-def test_a_bad_file_does_not_stop_the_others(stack, tmp_path):
-    bad = tmp_path / "bad.tif"
+def test_bad_files_do_not_stop_the_others(stack, tmp_path):
+    bad, cut = tmp_path / "bad.tif", tmp_path / "cut.tif"
     bad.write_bytes(b"no image")
-    jobs = jobs_of([bad, stack.job.image], "labels", stack.job.prompts, tmp_path / "out")
-    ends = [step for step in run(jobs, Threads(Boxes(), "m")) if isinstance(step, Outcome)]
-    assert [end.status for end in ends] == ["failed", "done"]
+    noise = RNG.integers(0, 255, stack.labels.shape).astype(np.uint8)
+    tifffile.imwrite(cut, noise, photometric="minisblack", compression="zlib", metadata={"axes": "ZYX"})
+    damaged = bytearray(cut.read_bytes())
+    damaged[len(damaged) // 4 : len(damaged) // 2] = bytes(len(damaged) // 4)
+    cut.write_bytes(damaged)
+
+    class Reading(Boxes):
+        def segment_across(self, items):
+            for item in items:
+                item[0].window(0, 0, 5, 5)
+                yield from super().segment_across([item])
+
+    jobs = jobs_of([bad, cut, stack.job.image], "labels", stack.job.prompts, tmp_path / "out")
+    ends = [step for step in run(jobs, Threads(Reading(), "m")) if isinstance(step, Outcome)]
+    assert [end.status for end in ends] == ["failed", "failed", "done"]
     assert "bad.tif cannot be read as TIFF" in str(ends[0].error)
     assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["a.tif", "a_objects.csv"]
 

@@ -110,7 +110,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_labels_of_one_process(address, 
     with ExitStack() as stack:
         workers = [stack.enter_context(ended(worker(address, model))) for _ in range(2)]
         engine = stack.enter_context(Cluster(address, model, "cpu"))
-        engine._client.wait_for_workers(2, timeout=60)
+        engine._client.wait_for_workers(2, timeout=300)
         steps = run([replace(job, out=job.out.with_name("cluster.tif"))], engine)
         assert isinstance(next(steps), Progress)
         os.kill(workers[0].pid, signal.SIGKILL)

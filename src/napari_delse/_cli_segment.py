@@ -154,7 +154,7 @@ def _single_job(images: Sequence[Path], mode: Mode, prompts: Path, out: Path) ->
 
     if len(images) != 1:
         raise ValueError(f"--out is for a single input, got {len(images)}; give a folder with --out-dir")
-    zarr = out.suffix.lower() == ".zarr" or out.parent.name == "labels"
+    zarr = out.suffix.lower() == ".zarr" or (out.parent.name == "labels" and not out.suffix)
     if not zarr and (out.suffix.lower() not in TIFF or out.is_dir()):
         raise ValueError(
             f"labels are written as TIFF or OME-Zarr, so --out must be such as labels.tif or labels.ome.zarr, got {out}"
@@ -232,8 +232,7 @@ def _many_files(
     for outcome in _watched(run(jobs, engine, how, again=again), len(jobs)):
         outcomes.append(outcome)
         if outcome.error is not None:
-            sentence = sentence_of(outcome.error)
-            print(f"napari-delse: {outcome.job.image}: {sentence}", file=sys.stderr)
+            print(f"napari-delse: {outcome.job.image}: {_reason(outcome.error)}", file=sys.stderr)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     rows = [_row(outcome) for outcome in outcomes]
     counted = ", ".join(
@@ -260,7 +259,7 @@ def _row(one: Outcome) -> list[str]:
 def _summary(one: Outcome) -> dict[str, Any]:
     summary: dict[str, Any] = {"image": str(one.job.image), "prompts": str(one.job.prompts), "result": one.status}
     if one.error is not None:
-        return summary | {"error": sentence_of(one.error), "seconds": one.seconds}
+        return summary | {"error": _reason(one.error), "seconds": one.seconds}
     return summary | {
         "out": str(one.job.out),
         "table": str(one.job.table),
@@ -270,6 +269,10 @@ def _summary(one: Outcome) -> dict[str, Any]:
         "unsure_planes": [list(index) for index in one.unsure],
         "seconds": one.seconds,
     }
+
+
+def _reason(error: Exception) -> str:
+    return sentence_of(error) or f"{type(error).__name__}: {error}"
 
 
 def _watched(steps: Iterable[Progress | Outcome], total: int) -> Iterator[Outcome]:
