@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from napari_delse.images import Plane
 __all__ = ["Gap", "PropagatedObject", "PropagatedPlane", "PropagationConfig", "affected", "gaps", "propagate"]
 
 Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
+_MOST_LOST = 0.3  # share of an object that others may take before somebody should look at it
 _STRIP = 2**22  # pixels of a key plane looked at together
 
 
@@ -75,7 +77,7 @@ def gaps(count: int, keys: Collection[int]) -> list[Gap]:
         raise ValueError(f"key planes must be one or more of the {count} planes 0..{count - 1}, got {chosen}")
     ends = [None, *chosen, None]
     found = []
-    for before, after in zip(ends[:-1], ends[1:], strict=True):
+    for before, after in pairwise(ends):
         first, last = 0 if before is None else before + 1, count - 1 if after is None else after - 1
         if first <= last:
             found.append(Gap(first, last, before, after))
@@ -159,7 +161,7 @@ def propagate(
         elif gap is not None and here[0] < wanted.stop and here[-1] >= wanted.start:
             before, after = known.objects(gap.before), known.objects(gap.after)
             dtype = known.dtype(gap)
-            for plane, carried in carry(predictor, planes, gap, before, after, config).items():
+            for plane, carried in carry(predictor, planes, gap, before, after, config):
                 if plane in wanted:
                     yield _finished(plane, carried, planes[plane].shape, dtype)
         index = here[-1] + 1
@@ -226,5 +228,7 @@ def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dt
     objects = []
     for one in carried:
         area = int(np.count_nonzero(labels[one.mask.slices] == one.label)) if one.mask.area else 0
-        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, one.review))
+        lost = 1 - area / one.mask.area if one.mask.area else 0.0
+        review = f"other objects took {lost:.0%} of it" if lost > _MOST_LOST else one.review
+        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, review))
     return PropagatedPlane(index, labels, tuple(objects), is_key=False)
