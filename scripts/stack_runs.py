@@ -135,17 +135,20 @@ def kill(arguments: argparse.Namespace) -> list[Any]:
     with folder_of(arguments.folder) as folder:
         keys = arguments.keys if arguments.way == "propagate" else None
         image, labels = made_up_stack(folder, arguments.planes, side, arguments.objects, keys=keys)
-        alone, killed = (folder / f"{name}{arguments.suffix}" for name in ("alone", "killed"))
+        alone, killed = (folder / f"{name}{arguments.suffix}" for name in ("alone", "labels"))
         for path in (alone, killed):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        _, seconds = peak_of(command(image, labels, alone, arguments.way, arguments.device))
+        _, seconds = peak_of(command(image, labels, killed, arguments.way, arguments.device))
+        killed.rename(alone)  # OME-Zarr holds its name, so both are written under one
         for number in range(arguments.kills):
             moment = kill_once(command(image, labels, killed, arguments.way, arguments.device), killed, number, rng)
             results.append({"kill": number + 1, "moment": moment, "complete": killed.exists()})
             print(f"killed {moment}; the result is {'complete' if killed.exists() else 'absent'}", flush=True)
             if killed.exists():
                 same = digest(killed) == digest(alone)
-                print(f"what was there is {'the same' if same else 'ANOTHER'}")
+                print(f"it was {'the same' if same else 'ANOTHER'}", flush=True)
+                if not same:
+                    raise SystemExit(1)
                 shutil.rmtree(killed) if killed.is_dir() else killed.unlink()
         _, rest = peak_of(command(image, labels, killed, arguments.way, arguments.device))
         same = digest(killed) == digest(alone)
@@ -163,7 +166,7 @@ def kill_once(arguments: list[str], out: Path, number: int, rng: random.Random) 
     work = out.with_name(f".{out.name}.delse")
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before, writes = blocks(work), number % 2 == 1
-    more = rng.randint(1, 6)
+    more = rng.randint(1, 3)
     while process.poll() is None:
         if writes and any(p.suffix == ".part" for p in out.parent.glob(f".{out.name}.*")):
             break

@@ -1,5 +1,6 @@
 """Objects of labelled planes are carried through the others, line by line, and go on where they were stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +79,24 @@ def test_all_planes_get_the_objects_of_the_key_planes(job):
     for plane in range(7):
         for label in (7, 500):
             assert iou(found[plane] == label, job.truth[plane] == label) > 0.75, (plane, label)
+
+
+def test_where_an_object_ended_is_in_the_table(job, tmp_path):
+    class Vanishing(Ellipses):
+        def segment_across(self, items, batch_size=None):
+            for plane, prompt, drags in items:
+                for found in super().segment_across([(plane, prompt, drags)]):
+                    if plane.index == (6,) and prompt.box[3] > 50:
+                        found.states = (found.states[0] * 0 - 99,)
+                    yield found
+
+    table = tmp_path / "table.csv"
+    made = outcome(replace(job.job, table=table), Vanishing())
+    assert (made.objects, made.planes, made.unsure) == (13, 7, ((6,),))
+    assert [line.split(",", 4)[::2] for line in table.read_text().splitlines()[-2:]] == [
+        ["7", "0", "ended: it vanished"],
+        ["500", "193", ""],
+    ]
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_bytes(job):

@@ -198,7 +198,7 @@ def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_ou
     if outcome.error is not None:
         raise outcome.error
     rows = outcome.rows
-    if empty := [row for row in rows if row.area == 0]:
+    if empty := [row for row in rows if row.area == 0 and not row.doubt]:
         named = ", ".join(str(row.label) + (f" in plane {row.index}" if row.index else "") for row in empty)
         print(f"napari-delse: warning: nothing was painted for label {named}", file=sys.stderr)
     mean = sum(row.milliseconds for row in rows) / max(1, len(rows))

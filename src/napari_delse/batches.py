@@ -344,11 +344,12 @@ class Tally:
         """Pass objects on, plane by plane."""
         for row in rows:
             self.largest = max(self.largest, row.label)
-            self._objects += 1
-            self._confidence += row.confidence
-            if row.index != self._last:
-                self._planes += 1
-                self._last = row.index
+            if row.area or not row.doubt:  # else it ended here
+                self._objects += 1
+                self._confidence += row.confidence
+                if row.index != self._last:
+                    self._planes += 1
+                    self._last = row.index
             if row.unsure and self._unsure[-1:] != [row.index]:
                 self._unsure.append(row.index)
             if self._keep:

@@ -14,9 +14,12 @@ import numpy.typing as npt
 
 from napari_delse.coarse import match_planes, tiles
 from napari_delse.files import ImageFile, open_image
+from napari_delse.geometry import ObjectMask
 from napari_delse.images import Plane
 from napari_delse.propagation import objects_of, propagate
 from napari_delse.stacks import BlockKey, FoundObject, Index, Pieces, flat, unflat
+
+_NOTHING = ObjectMask(np.zeros((0, 0), bool), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ class CarryTask:
             for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1)):
                 index = self._index(plane.index)
                 masks = objects_of(plane.labels)
+                # Those that ended here have no pixels, but a reason.
                 found = [
-                    FoundObject(one.label, index, masks[one.label], one.confidence, 0.0, one.review)
+                    FoundObject(one.label, index, masks.get(one.label, _NOTHING), one.confidence, 0.0, one.review)
                     for one in plane.objects
-                    if one.label in masks
+                    if one.label in masks or one.review
                 ]
                 number = flat(index, counts)
                 done.append(((number, number, 0, 1), found))
