@@ -32,15 +32,15 @@ def made_up_objects(count: int, seed: int = 0) -> list[Item]:
     rng = np.random.default_rng(seed)
     stack = rng.normal(300, 20, (-(-count // 8), SIDE, SIDE))
     y, x = np.mgrid[:SIDE, :SIDE]
-    items: list[Item] = []
-    places = [(int(index) // 8, tuple(rng.integers(60, SIDE - 60, 2))) for index in range(count)]
-    for plane, (top, left) in places:
+    found: list[tuple[int, ExtremePoints]] = []
+    for number in range(count):
+        plane, (top, left) = number // 8, rng.integers(60, SIDE - 60, 2).tolist()
         radius = int(rng.integers(RADIUS // 2, 2 * RADIUS))
         stack[plane][(y - top) ** 2 + (x - left) ** 2 <= radius**2] += 400
         clicks = [(top - radius, left), (top, left - radius), (top + radius, left), (top, left + radius)]
-        items.append((plane, ExtremePoints.from_clicks(clicks), ()))  # type: ignore[arg-type]
+        found.append((plane, ExtremePoints.from_clicks(clicks)))
     pixels = stack.clip(0, 65535).astype(np.uint16)
-    return [(Plane(pixels, index=(plane,)), prompt, drags) for plane, prompt, drags in items]  # type: ignore[arg-type]
+    return [(Plane(pixels, index=(plane,)), prompt, ()) for plane, prompt in found]
 
 
 def objects_per_second(predictor: Predictor, items: Sequence[Item], sizes: Sequence[int], rounds: int) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse._propagation_shapes import EMPTY, between, clipped, mask_iou, moved, movement, signed_distance
+from napari_delse._propagation_shapes import EMPTY, between, centre, clipped, mask_iou, moved, movement, signed_distance
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.predict import mask_from_phi
@@ -54,6 +54,7 @@ class PropagationConfig:
     lifetime: float = 0.5  # share of a gap after which an object ends that the other key plane does not show
     agreement: float = 0.4  # IoU of the answers from both sides below which a plane is marked for review
     min_share: float = 0.15  # an object ends below this share of its area in the key plane
+    only_moved: bool = True
     batch_size: int | None = None  # objects per network pass; by default what suits the device
 
     def __post_init__(self) -> None:
@@ -172,17 +173,25 @@ def _advance(
         index: planes[index] for index in sorted(here | {track.key + track.direction * (step - 1) for track in tracks})
     }
     priors = []
+    left = len(gap.planes) + 1 - step  # planes from here to the other key
     for track in tracks:
         index = track.key + track.direction * step
-        shift = movement(seen[index - track.direction], seen[index], track.mask, config.reach, config.caution)
-        prior = clipped(moved(track.mask, shift), seen[index].shape)
+        place, shape = centre(track.mask), seen[index].shape
+        drift = np.zeros(2) if track.goal is None else (centre(track.goal) - place) / (left + 1)
+        expected = (round(float(drift[0])), round(float(drift[1])))
+        shift = movement(seen[index - track.direction], seen[index], track.mask, config.reach, config.caution, expected)
+        prior = clipped(moved(track.mask, shift), shape)
         if track.goal is not None and prior.area:
-            left = len(gap.planes) + 1 - step  # planes to the other key, from here
-            goal = between(prior, track.goal, 1 / (left + 1), seen[index].shape)
-            prior = goal if goal.area else prior
+            drawn = between(track.mask, track.goal, 1 / (left + 1), shape, place + shift)
+            prior = drawn if drawn.area else prior
         priors.append(prior)
     wheres = [seen[track.key + track.direction * step] for track in tracks]
-    found = _predict(predictor, wheres, priors, config)
+    if config.only_moved:
+        alone = [i for i, track in enumerate(tracks) if track.goal is None]
+        some = iter(_predict(predictor, [wheres[i] for i in alone], [priors[i] for i in alone], config))
+        found = [(prior, 1.0) if track.goal else next(some) for track, prior in zip(tracks, priors, strict=True)]
+    else:
+        found = _predict(predictor, wheres, priors, config)
     return [
         _judged(track, prior, mask, confidence, where.shape, config)
         for track, prior, (mask, confidence), where in zip(tracks, priors, found, wheres, strict=True)
