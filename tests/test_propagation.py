@@ -70,7 +70,7 @@ class Ideal:
             yield SimpleNamespace(states=[phi], threshold=0.0, crop=crop, confidence=confidence)
 
 
-EXACT = PropagationConfig(inertia=0)
+EXACT = PropagationConfig(rounds=3, trust=0, trust_alone=0)
 
 
 def labels_of(found):
@@ -98,11 +98,15 @@ def test_moving_and_growing_objects_are_followed_between_two_keys():
     assert found[4].objects[0].area == (truth[4] == 1).sum()
 
 
-def test_both_wavefronts_share_the_passes_of_the_model():
+def test_objects_and_planes_share_the_passes_of_the_model():
     truth = truth_of(lambda z: (15, 15 + z, 6), lambda z: (45, 50 - z, 9))
     predictor = Ideal()
     list(propagate(predictor, planes_of(images_of(truth)), {0: truth[0], 10: truth[10]}, EXACT))
-    assert predictor.calls[0] == [1, 1, 9, 9]
+    assert [sorted(call) for call in predictor.calls if call] == [sorted(2 * list(range(1, 10)))]
+    predictor = Ideal()
+    apart = {0: np.where(truth[0] == 1, 1, 0), 10: np.where(truth[10] == 2, 2, 0)}
+    list(propagate(predictor, planes_of(images_of(truth)), apart, EXACT))
+    assert [sorted(call) for call in predictor.calls if call][:2] == [[1, 9], [2, 8]]
 
 
 def test_objects_of_one_key_are_followed_to_both_ends_of_the_stack():

@@ -26,6 +26,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -152,7 +153,7 @@ def study(
         way: {one.index: objects_of(one.labels) for one in propagate(model, planes, keys, settings)}
         for way, model, settings in (
             ("propagation", predictor, config),
-            ("moved", NoModel(), replace(config, inertia=1.0, rounds=1)),
+            ("moved", NoModel(), replace(config, trust=1.0, trust_alone=1.0, rounds=1)),
         )
         if way in ways
     }
@@ -205,7 +206,7 @@ def needed(shares: Sequence[float], means: Sequence[float], wanted: float) -> st
     points = sorted(zip([*shares, 1.0], [*means, 1.0], strict=True))
     if points[0][1] >= wanted:
         return f"<= {points[0][0]:.0%}"
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if y0 < wanted <= y1:
             return f"{x0 + (wanted - y0) / (y1 - y0) * (x1 - x0):.0%}"
     return "100%"
@@ -340,18 +341,19 @@ def main() -> None:
         if value
     )
     start = time.perf_counter()
+    chosen: dict[str, list[Stack]] = {}
     for name in arguments.sets:
-        chosen = list(stacks(arguments.data, name, arguments.side, arguments.volumes, arguments.objects))
-        for stack in chosen:
-            results.clicks[name] += four_clicks(stack, predictor, -(-arguments.clicks // len(chosen)))
-        for step in sorted(STEPS[name], reverse=True):
-            for stack in chosen:
-                scores, unreached = study(stack, step, predictor, config)
-                results.scores += scores
-                results.unreached[name, step] += unreached
-            seen = ", ".join(f"{way} {mean(results.of(name, step, way)):.3f}" for way in WAYS)
-            print(f"{time.perf_counter() - start:5.0f} s  {name} every {step}: {seen}", flush=True)
-            results.write(arguments.out, about + ".")
+        chosen[name] = list(stacks(arguments.data, name, arguments.side, arguments.volumes, arguments.objects))
+        for stack in chosen[name]:
+            results.clicks[name] += four_clicks(stack, predictor, -(-arguments.clicks // len(chosen[name])))
+    for name, step in sorted(((n, step) for n in arguments.sets for step in STEPS[n]), key=lambda pair: -pair[1]):
+        for stack in chosen[name]:
+            scores, unreached = study(stack, step, predictor, config)
+            results.scores += scores
+            results.unreached[name, step] += unreached
+        seen = ", ".join(f"{way} {mean(results.of(name, step, way)):.3f}" for way in WAYS)
+        print(f"{time.perf_counter() - start:5.0f} s  {name} every {step}: {seen}", flush=True)
+        results.write(arguments.out, about + ".")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse._propagation_shapes import EMPTY, between, centre, clipped, mask_iou, moved, movement, signed_distance
+from napari_delse._propagation_shapes import (
+    EMPTY,
+    alikeness,
+    between,
+    centre,
+    clipped,
+    mask_iou,
+    moved,
+    movement,
+    signed_distance,
+)
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.predict import mask_from_phi
+
+_MOST_TRUST = 2.0  # more of it keeps phi from placing even a shape that is right
 
 
 class Outlined(Protocol):
@@ -41,29 +53,28 @@ class AcrossSegmenter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationConfig:
-    """How objects are carried from plane to plane."""
+    """How objects are carried from plane to plane; what each setting is worth stands in `propagation.md`."""
 
-    rounds: int = 2  # predictions per object and plane: from the carried shape, then from the answer itself
+    rounds: int = 1  # predictions per object and plane: from the carried shape, then from the answer itself
     settled: float = 0.97  # IoU of two rounds from which the answer counts as settled
-    boxes: int = 0  # of the rounds, so many first ones show the model the box of the shape only, not its points
-    inertia: float = 1.0  # weight of the carried shape's signed distance beside phi
-    reach: float = 1.0  # how far objects may move from plane to plane, as a share of their longer side
-    caution: float = 0.5  # correlation that a move by the whole reach must gain
-    min_confidence: float = 0.4  # an object that is in one key plane only ends below
-    review_below: float = 0.6  # confidence below which a plane is marked for review
+    reach: float = 1.5  # how far an object may be from where it is expected next, as a share of its longer side
+    caution: float = 0.8  # correlation that a deviation by the whole reach must gain
+    trust: float = 0.5  # weight of the carried shape beside phi, times the odds of the key planes' shapes being alike
+    trust_alone: float = 1.0  # weight of a shape that comes from one key plane only
+    agreement: float = 0.4  # IoU of the shapes from both sides below which a plane is marked for review
     lifetime: float = 0.5  # share of a gap after which an object ends that the other key plane does not show
-    agreement: float = 0.4  # IoU of the answers from both sides below which a plane is marked for review
-    min_share: float = 0.15  # an object ends below this share of its area in the key plane
-    only_moved: bool = True
+    min_confidence: float = 0.4  # an object that comes from one key plane only ends below
+    min_share: float = 0.15  # the same, below this share of its area in the key plane
+    review_below: float = 0.6  # confidence below which a plane is marked for review
     batch_size: int | None = None  # objects per network pass; by default what suits the device
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
-        for name in ("settled", "agreement", "lifetime", "min_confidence", "review_below", "min_share"):
+        for name in ("settled", "agreement", "lifetime", "min_confidence", "min_share", "review_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("inertia", "reach", "caution"):
+        for name in ("reach", "caution", "trust", "trust_alone"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more and finite, got {getattr(self, name)}")
 
@@ -110,6 +121,21 @@ class _Track:
         self.key_area = self.mask.area
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """An object to outline where a shape was carried to."""
+
+    plane: int
+    label: int
+    prior: ObjectMask
+    trust: float
+    box: bool  # whether the model sees the shape's box or its extreme points
+    doubt: str = ""
+
+
+Waves = dict[tuple[int, int, int], ObjectMask]  # carried shapes by direction, plane and label
+
+
 def carry(
     predictor: AcrossSegmenter,
     planes: Sequence[Plane],
@@ -119,6 +145,11 @@ def carry(
     config: PropagationConfig,
 ) -> dict[int, list[Carried]]:
     """All objects of a gap, by plane, each with a mask of its own: they may still overlap.
+
+    A shape is moved from plane to plane by what the images show. Where both key planes have the object, it also turns
+    into the other key plane's shape on the way; what arrives from both sides is interpolated, and the model sees the
+    box of that (better than its extreme points on all three kinds of stack tried). An object of one key plane only is
+    outlined in every plane from the extreme points of what was carried there, and goes on from the answer.
 
     Parameters
     ----------
@@ -139,118 +170,84 @@ def carry(
         if key is not None
         for label, mask in objects.items()
     ]
-    waves: dict[tuple[int, int, int], Carried] = {}  # by direction, plane and label
+    result: dict[int, list[Carried]] = {plane: [] for plane in gap.planes}
+    waves: Waves = {}
+    lasting = len(gap.planes) if None in (gap.before, gap.after) else config.lifetime * (len(gap.planes) + 1)
     for step in range(1, len(gap.planes) + 1):
-        for track in tracks:
-            alone = track.goal is None and None not in (gap.before, gap.after)
-            track.ended = track.ended or (alone and step > config.lifetime * (len(gap.planes) + 1))
-        moving = [track for track in tracks if not track.ended]
-        for track, found in zip(moving, _advance(predictor, planes, moving, step, gap, config), strict=True):
-            waves[track.direction, track.key + track.direction * step, track.label] = found
-            track.mask = found.mask if found.mask.area else track.mask
-            track.ended = not found.mask.area
-    bridged = sorted(set(before) & set(after))
-    result = {plane: [] for plane in gap.planes}  # type: dict[int, list[Carried]]
-    for (_, plane, label), found in waves.items():
-        if label not in before or label not in after:
-            result[plane].append(found)
-    for plane, found in _bridge(predictor, planes, gap, bridged, before, after, waves, config):
-        result[plane].append(found)
+        moving = [track for track in tracks if not track.ended and (track.goal or step <= lasting)]
+        priors = _move(planes, moving, step, len(gap.planes) + 1 - step, config)
+        alone = [(track, prior) for track, prior in zip(moving, priors, strict=True) if track.goal is None]
+        for track, prior in zip(moving, priors, strict=True):
+            if track.goal is not None:
+                track.mask, track.ended = prior, not prior.area
+                waves[track.direction, track.key + track.direction * step, track.label] = prior
+        for found in _alone(predictor, planes, alone, step, config):
+            result[found[0]].append(found[1])
+    for plane, one in _bridged(predictor, planes, gap, before, after, waves, config):
+        result[plane].append(one)
     return {plane: sorted(objects, key=lambda one: one.label) for plane, objects in result.items()}
 
 
-def _advance(
-    predictor: AcrossSegmenter,
-    planes: Sequence[Plane],
-    tracks: Sequence[_Track],
-    step: int,
-    gap: Gap,
-    config: PropagationConfig,
-) -> list[Carried]:
-    """Every track one plane further."""
-    here = {track.key + track.direction * step for track in tracks}
-    seen = {
-        index: planes[index] for index in sorted(here | {track.key + track.direction * (step - 1) for track in tracks})
-    }
-    priors = []
-    left = len(gap.planes) + 1 - step  # planes from here to the other key
+def _move(
+    planes: Sequence[Plane], tracks: Sequence[_Track], step: int, left: int, config: PropagationConfig
+) -> list[ObjectMask]:
+    """The tracks' shapes moved one plane further, ``left`` planes from the other key; empty outside the image."""
+    numbers = sorted({track.key + track.direction * at for track in tracks for at in (step - 1, step)})
+    seen = {number: planes[number] for number in numbers}
+    shapes = []
     for track in tracks:
-        index = track.key + track.direction * step
-        place, shape = centre(track.mask), seen[index].shape
+        here = track.key + track.direction * step
+        place, shape = centre(track.mask), seen[here].shape
         drift = np.zeros(2) if track.goal is None else (centre(track.goal) - place) / (left + 1)
         expected = (round(float(drift[0])), round(float(drift[1])))
-        shift = movement(seen[index - track.direction], seen[index], track.mask, config.reach, config.caution, expected)
-        prior = clipped(moved(track.mask, shift), shape)
-        if track.goal is not None and prior.area:
-            drawn = between(track.mask, track.goal, 1 / (left + 1), shape, place + shift)
-            prior = drawn if drawn.area else prior
-        priors.append(prior)
-    wheres = [seen[track.key + track.direction * step] for track in tracks]
-    if config.only_moved:
-        alone = [i for i, track in enumerate(tracks) if track.goal is None]
-        some = iter(_predict(predictor, [wheres[i] for i in alone], [priors[i] for i in alone], config))
-        found = [(prior, 1.0) if track.goal else next(some) for track, prior in zip(tracks, priors, strict=True)]
-    else:
-        found = _predict(predictor, wheres, priors, config)
-    return [
-        _judged(track, prior, mask, confidence, where.shape, config)
-        for track, prior, (mask, confidence), where in zip(tracks, priors, found, wheres, strict=True)
+        shift = movement(seen[here - track.direction], seen[here], track.mask, config.reach, config.caution, expected)
+        carried = clipped(moved(track.mask, shift), shape)
+        if track.goal is not None and carried.area:
+            turned = between(track.mask, track.goal, 1 / (left + 1), shape, place + shift)
+            carried = turned if turned.area else carried
+        shapes.append(carried)
+    return shapes
+
+
+def _alone(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    moving: Sequence[tuple[_Track, ObjectMask]],
+    step: int,
+    config: PropagationConfig,
+) -> Iterator[tuple[int, Carried]]:
+    """Objects of one key plane only: outlined, and ended where there is a reason."""
+    jobs = [
+        _Job(track.key + track.direction * step, track.label, prior, config.trust_alone, box=False)
+        for track, prior in moving
     ]
+    for (track, prior), job, (mask, confidence) in zip(
+        moving, jobs, _outline(predictor, planes, jobs, config), strict=True
+    ):
+        reason = _end(track, prior, mask, confidence, planes[job.plane].shape, config)
+        track.ended = bool(reason)
+        track.mask = EMPTY if reason else mask
+        yield (
+            job.plane,
+            Carried(track.label, track.mask, confidence, (track.key,), reason or _doubt(confidence, config)),
+        )
 
 
-def _predict(
-    predictor: AcrossSegmenter, wheres: Sequence[Plane], priors: Sequence[ObjectMask], config: PropagationConfig
-) -> list[tuple[ObjectMask, float]]:
-    """Masks and confidences from carried shapes, predicted again from their own extreme points until they settle."""
-    answers = [(prior, 0.0) for prior in priors]
-    unsettled = [i for i, prior in enumerate(priors) if prior.area]
-    for number in range(config.rounds):
-        boxed = number < config.boxes
-        items = ((wheres[i], prompt_of(answers[i][0], box=boxed), ()) for i in list(unsettled))
-        going = []
-        for i, prediction in zip(list(unsettled), predictor.segment_across(items, config.batch_size), strict=True):
-            mask = _fused(prediction, priors[i], wheres[i].shape, config.inertia)
-            settled = not mask.area or mask_iou(mask, answers[i][0]) >= config.settled
-            answers[i] = mask, prediction.confidence
-            if not settled:
-                going.append(i)
-        unsettled = going
-    return answers
-
-
-def prompt_of(mask: ObjectMask, *, box: bool = False) -> ExtremePoints:
-    """The extreme points of a mask in its plane."""
-    points = np.asarray(ExtremePoints.from_mask(mask.mask).points) + mask.origin
-    return ExtremePoints.from_box(points) if box else ExtremePoints.from_clicks(points)
-
-
-def _fused(prediction: Outlined, prior: ObjectMask, shape: tuple[int, int], inertia: float) -> ObjectMask:
-    """Where phi and the carried shape's signed distance together are inside."""
-    phi = prediction.states[-1] - np.float32(prediction.threshold)
-    if inertia:
-        phi = phi + np.float32(inertia) * signed_distance(prior, prediction.crop)
-    return mask_from_phi(phi, prediction.crop, shape, 0.0)
-
-
-def _judged(
+def _end(
     track: _Track,
     prior: ObjectMask,
     mask: ObjectMask,
     confidence: float,
     shape: tuple[int, int],
     config: PropagationConfig,
-) -> Carried:
-    """What a track found, or why it ends here."""
-    reason = ""
-    if not prior.area or (mask.area < config.min_share * track.key_area and _at_border(prior, shape)):
-        reason = "ended: it left the image"
-    elif not mask.area or mask.area < config.min_share * track.key_area:
-        reason = "ended: it vanished"
-    elif confidence < config.min_confidence:
-        reason = f"ended: confidence fell to {confidence:.2f}"
-    if reason:
-        return Carried(track.label, EMPTY, confidence, (track.key,), reason)
-    return Carried(track.label, mask, confidence, (track.key,), _doubt(confidence, config))
+) -> str:
+    """Why a track ends here; empty if it goes on."""
+    gone = mask.area < max(1, config.min_share * track.key_area)
+    if not prior.area or (gone and _at_border(prior, shape)):
+        return "ended: it left the image"
+    if gone:
+        return "ended: it vanished"
+    return f"ended: confidence fell to {confidence:.2f}" if confidence < config.min_confidence else ""
 
 
 def _doubt(confidence: float, config: PropagationConfig) -> str:
@@ -262,43 +259,75 @@ def _at_border(mask: ObjectMask, shape: tuple[int, int]) -> bool:
     return rows.start <= 0 or columns.start <= 0 or rows.stop >= shape[0] or columns.stop >= shape[1]
 
 
-def _bridge(
+def _bridged(
     predictor: AcrossSegmenter,
     planes: Sequence[Plane],
     gap: Gap,
-    labels: Sequence[int],
     before: Mapping[int, ObjectMask],
     after: Mapping[int, ObjectMask],
-    waves: Mapping[tuple[int, int, int], Carried],
+    waves: Waves,
     config: PropagationConfig,
 ) -> Iterator[tuple[int, Carried]]:
-    """Objects of both key planes: the forward and the backward answer fused, and predicted again."""
-    if not labels or gap.before is None or gap.after is None:
+    """Objects of both key planes, which are never lost between them; all planes of the gap in the same batches."""
+    if gap.before is None or gap.after is None:
         return
-    places, priors, reasons = [], [], []
+    labels = sorted(set(before) & set(after))
+    alike = {label: alikeness(before[label], after[label]) for label in labels}
+    jobs = []
     for plane in gap.planes:
-        share = (plane - gap.before) / (gap.after - gap.before)
-        shape = planes[plane].shape
+        share, shape = (plane - gap.before) / (gap.after - gap.before), planes[plane].shape
         for label in labels:
-            sides = [waves.get((direction, plane, label)) for direction in (1, -1)]
-            forward, backward = (side.mask if side is not None and side.mask.area else None for side in sides)
-            reason = ""
-            if forward is None or backward is None:
-                prior = forward or backward or between(before[label], after[label], share, shape)
-                reason = "" if forward or backward else "found from neither key plane"
-            else:
-                prior = between(forward, backward, share, shape)
-                if mask_iou(forward, backward) < config.agreement:
-                    reason = "the two key planes lead to different answers"
-                if not prior.area:
-                    prior = forward if share < 0.5 else backward
-            places.append((plane, label))
-            priors.append(prior)
-            reasons.append(reason)
-    found = _predict(predictor, [planes[plane] for plane, _ in places], priors, config)
-    for (plane, label), prior, reason, (mask, confidence) in zip(places, priors, reasons, found, strict=True):
-        kept = mask if mask.area else prior
-        yield plane, Carried(label, kept, confidence, (gap.before, gap.after), reason or _doubt(confidence, config))
+            sides = [waves.get((direction, plane, label), EMPTY) for direction in (1, -1)]
+            agreement = mask_iou(*sides) if all(side.area for side in sides) else 0.0
+            prior = _meet(sides, share, shape) or between(before[label], after[label], share, shape)
+            trust = min(config.trust * alike[label] / max(1 - alike[label], 0.01), _MOST_TRUST)
+            doubt = "" if agreement >= config.agreement else f"the two key planes agree by {agreement:.2f} only"
+            jobs.append(_Job(plane, label, prior, trust, box=True, doubt=doubt))
+    for job, (mask, confidence) in zip(jobs, _outline(predictor, planes, jobs, config), strict=True):
+        kept = mask if mask.area else job.prior
+        doubt = job.doubt or _doubt(confidence, config)
+        yield job.plane, Carried(job.label, kept, confidence, (gap.before, gap.after), doubt)
+
+
+def _meet(sides: Sequence[ObjectMask], share: float, shape: tuple[int, int]) -> ObjectMask | None:
+    """One shape of what arrived from both sides; None if nothing did."""
+    arrived = [side for side in sides if side.area]
+    if len(arrived) < 2:
+        return arrived[0] if arrived else None
+    both = between(arrived[0], arrived[1], share, shape)
+    return both if both.area else arrived[share >= 0.5]
+
+
+def _outline(
+    predictor: AcrossSegmenter, planes: Sequence[Plane], jobs: Sequence[_Job], config: PropagationConfig
+) -> list[tuple[ObjectMask, float]]:
+    """Masks and confidences, each from its carried shape, then from the answer itself until it settles."""
+    answers = [(job.prior, 0.0) for job in jobs]
+    waiting = [i for i, job in enumerate(jobs) if job.prior.area]
+    for _ in range(config.rounds):
+        items = [(planes[jobs[i].plane], prompt_of(answers[i][0], box=jobs[i].box), ()) for i in waiting]
+        unsettled = []
+        for i, prediction in zip(waiting, predictor.segment_across(items, config.batch_size), strict=True):
+            mask = _fused(prediction, jobs[i], planes[jobs[i].plane].shape)
+            if mask.area and mask_iou(mask, answers[i][0]) < config.settled:
+                unsettled.append(i)
+            answers[i] = mask, float(prediction.confidence)
+        waiting = unsettled
+    return answers
+
+
+def prompt_of(mask: ObjectMask, *, box: bool) -> ExtremePoints:
+    """The box or the extreme points of a mask in its plane."""
+    points = np.asarray(ExtremePoints.from_mask(mask.mask).points) + mask.origin
+    return ExtremePoints.from_box(points) if box else ExtremePoints.from_clicks(points)
+
+
+def _fused(prediction: Outlined, job: _Job, shape: tuple[int, int]) -> ObjectMask:
+    """Where phi and the carried shape's signed distance together are inside."""
+    phi = prediction.states[-1] - np.float32(prediction.threshold)
+    if job.trust:
+        phi = phi + np.float32(job.trust) * signed_distance(job.prior, prediction.crop)
+    return mask_from_phi(phi, prediction.crop, shape, 0.0)
 
 
 def paint(carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -123,6 +123,14 @@ def mask_iou(one: ObjectMask, other: ObjectMask) -> float:
     return iou(in_window(one, window), in_window(other, window))
 
 
+def alikeness(one: ObjectMask, other: ObjectMask) -> float:
+    """IoU of two masks with their centroids in one place: 1 for the same shape and size, wherever it is."""
+    shift = np.rint(centre(other) - centre(one)).astype(int)
+    there = moved(one, (int(shift[0]), int(shift[1])))
+    top, left = (min(a, b) for a, b in zip(there.origin, other.origin, strict=True))
+    return mask_iou(moved(there, (-top, -left)), moved(other, (-top, -left)))
+
+
 def movement(
     before: Plane,
     after: Plane,
