@@ -129,7 +129,7 @@ def interpolated(gap: Gap, plane: int, before: ObjectMask | None, after: ObjectM
     return ObjectMask(phi > 0, (window[0].start, window[1].start))
 
 
-def scored(stack: Stack, plane: int, label: int, found: ObjectMask | None, truth: ObjectMask | None) -> float | None:
+def scored(stack: Stack, plane: int, found: ObjectMask | None, truth: ObjectMask | None) -> float | None:
     """IoU outside pixels without truth; None where nothing is and nothing was found."""
     masks = [mask for mask in (found, truth) if mask is not None and mask.area]
     if not masks:
@@ -171,7 +171,7 @@ def study(
                     "copy": copied(gap, plane, *sides),
                 }
                 for way in ways:
-                    value = scored(stack, plane, label, answers[way], truth[plane].get(label))
+                    value = scored(stack, plane, answers[way], truth[plane].get(label))
                     if value is not None:
                         there = sum(side is not None for side in sides)
                         scores.append(Score(stack.set, step, way, distance, there, value))
@@ -191,7 +191,7 @@ def four_clicks(stack: Stack, predictor: Predictor, count: int) -> list[float]:
         for plane, mask in drawn
     )
     found = predictor.segment_across(items)
-    values = [scored(stack, plane, 0, one.mask, mask) for one, (plane, mask) in zip(found, drawn, strict=True)]
+    values = [scored(stack, plane, one.mask, mask) for one, (plane, mask) in zip(found, drawn, strict=True)]
     return [value for value in values if value is not None]
 
 

@@ -55,7 +55,7 @@ class AcrossSegmenter(Protocol):
 class PropagationConfig:
     """How objects are carried from plane to plane; what each setting is worth stands in `propagation.md`."""
 
-    rounds: int = 1  # predictions per object and plane: from the carried shape, then from the answer itself
+    rounds: int = 2  # predictions per object and plane: from the carried shape, then from the answer itself
     settled: float = 0.97  # IoU of two rounds from which the answer counts as settled
     reach: float = 1.5  # how far an object may be from where it is expected next, as a share of its longer side
     caution: float = 0.8  # correlation that a deviation by the whole reach must gain

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def gaps(count: int, keys: Collection[int]) -> list[Gap]:
         raise ValueError(f"key planes must be one or more of the {count} planes 0..{count - 1}, got {chosen}")
     ends = [None, *chosen, None]
     found = []
-    for before, after in zip(ends[:-1], ends[1:], strict=True):
+    for before, after in pairwise(ends):
         first, last = 0 if before is None else before + 1, count - 1 if after is None else after - 1
         if first <= last:
             found.append(Gap(first, last, before, after))
