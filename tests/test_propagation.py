@@ -40,7 +40,7 @@ def truth_of(*objects, count=11):
 def images_of(labels):
     """A stack in which every object has a brightness and a texture of its own."""
     texture = np.random.default_rng(0).integers(0, 9, labels.shape[1:])
-    return (labels * 20 + texture * (labels == 0)).astype(np.uint8)
+    return (labels * 20 + np.where(labels > 0, 40, texture)).astype(np.uint8)
 
 
 def planes_of(images):

@@ -24,6 +24,7 @@ from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.predict import mask_from_phi
 
+_TOGETHER = 64  # objects that are outlined before planes are handed on
 _MOST_TRUST = 2.0  # more of it keeps phi from placing even a shape that is right
 
 
@@ -143,8 +144,8 @@ def carry(
     before: Mapping[int, ObjectMask],
     after: Mapping[int, ObjectMask],
     config: PropagationConfig,
-) -> dict[int, list[Carried]]:
-    """All objects of a gap, by plane, each with a mask of its own: they may still overlap.
+) -> Iterator[tuple[int, list[Carried]]]:
+    """All objects of a gap, plane by plane, each with a mask of its own: they may still overlap.
 
     A shape is moved from plane to plane by what the images show. Where both key planes have the object, it also turns
     into the other key plane's shape on the way; what arrives from both sides is interpolated, and the model sees the
@@ -163,6 +164,12 @@ def carry(
         Objects of the two key planes by label; empty where there is no key plane.
     config : PropagationConfig
         How.
+
+    Yields
+    ------
+    (int, list of Carried)
+        Plane and its objects in the order of their labels. What comes from one key plane only is worked out before
+        the first plane, the rest a few planes ahead.
     """
     tracks = [
         _Track(label, key, direction, mask, others.get(label))
@@ -183,9 +190,27 @@ def carry(
                 waves[track.direction, track.key + track.direction * step, track.label] = prior
         for found in _alone(predictor, planes, alone, step, config):
             result[found[0]].append(found[1])
-    for plane, one in _bridged(predictor, planes, gap, before, after, waves, config):
-        result[plane].append(one)
-    return {plane: sorted(objects, key=lambda one: one.label) for plane, objects in result.items()}
+    jobs = _bridges(planes, gap, before, after, waves, config)
+    for group in _groups(gap, jobs):
+        here = [job for plane in group for job in jobs[plane]]
+        for job, (mask, confidence) in zip(here, _outline(predictor, planes, here, config), strict=True):
+            kept, doubt = mask if mask.area else job.prior, job.doubt or _doubt(confidence, config)
+            keys = tuple(key for key in (gap.before, gap.after) if key is not None)
+            result[job.plane].append(Carried(job.label, kept, confidence, keys, doubt))
+        for plane in group:
+            yield plane, sorted(result.pop(plane), key=lambda one: one.label)
+
+
+def _groups(gap: Gap, jobs: Mapping[int, Sequence[_Job]]) -> Iterator[list[int]]:
+    """Planes that share passes of the model: as few as fill a large batch, and the same ones in every run."""
+    group: list[int] = []
+    for plane in gap.planes:
+        group.append(plane)
+        if sum(len(jobs[one]) for one in group) >= _TOGETHER:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _move(
@@ -259,34 +284,30 @@ def _at_border(mask: ObjectMask, shape: tuple[int, int]) -> bool:
     return rows.start <= 0 or columns.start <= 0 or rows.stop >= shape[0] or columns.stop >= shape[1]
 
 
-def _bridged(
-    predictor: AcrossSegmenter,
+def _bridges(
     planes: Sequence[Plane],
     gap: Gap,
     before: Mapping[int, ObjectMask],
     after: Mapping[int, ObjectMask],
     waves: Waves,
     config: PropagationConfig,
-) -> Iterator[tuple[int, Carried]]:
-    """Objects of both key planes, which are never lost between them; all planes of the gap in the same batches."""
+) -> dict[int, list[_Job]]:
+    """What to outline of the objects of both key planes, which are never lost between them, by plane."""
+    jobs: dict[int, list[_Job]] = {plane: [] for plane in gap.planes}
     if gap.before is None or gap.after is None:
-        return
+        return jobs
     labels = sorted(set(before) & set(after))
     alike = {label: alikeness(before[label], after[label]) for label in labels}
-    jobs = []
     for plane in gap.planes:
         share, shape = (plane - gap.before) / (gap.after - gap.before), planes[plane].shape
         for label in labels:
             sides = [waves.get((direction, plane, label), EMPTY) for direction in (1, -1)]
             agreement = mask_iou(*sides) if all(side.area for side in sides) else 0.0
-            prior = _meet(sides, share, shape) or between(before[label], after[label], share, shape)
+            prior = _meet(sides, share, shape) or _meet([before[label], after[label]], share, shape) or EMPTY
             trust = min(config.trust * alike[label] / max(1 - alike[label], 0.01), _MOST_TRUST)
             doubt = "" if agreement >= config.agreement else f"the two key planes agree by {agreement:.2f} only"
-            jobs.append(_Job(plane, label, prior, trust, box=True, doubt=doubt))
-    for job, (mask, confidence) in zip(jobs, _outline(predictor, planes, jobs, config), strict=True):
-        kept = mask if mask.area else job.prior
-        doubt = job.doubt or _doubt(confidence, config)
-        yield job.plane, Carried(job.label, kept, confidence, (gap.before, gap.after), doubt)
+            jobs[plane].append(_Job(plane, label, prior, trust, box=True, doubt=doubt))
+    return jobs
 
 
 def _meet(sides: Sequence[ObjectMask], share: float, shape: tuple[int, int]) -> ObjectMask | None:

@@ -27,6 +27,7 @@ from napari_delse.images import Plane
 __all__ = ["Gap", "PropagatedObject", "PropagatedPlane", "PropagationConfig", "affected", "gaps", "propagate"]
 
 Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
+_MOST_LOST = 0.3  # share of an object that others may take before somebody should look at it
 _STRIP = 2**22  # pixels of a key plane looked at together
 
 
@@ -160,7 +161,7 @@ def propagate(
         elif gap is not None and here[0] < wanted.stop and here[-1] >= wanted.start:
             before, after = known.objects(gap.before), known.objects(gap.after)
             dtype = known.dtype(gap)
-            for plane, carried in carry(predictor, planes, gap, before, after, config).items():
+            for plane, carried in carry(predictor, planes, gap, before, after, config):
                 if plane in wanted:
                     yield _finished(plane, carried, planes[plane].shape, dtype)
         index = here[-1] + 1
@@ -227,5 +228,7 @@ def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dt
     objects = []
     for one in carried:
         area = int(np.count_nonzero(labels[one.mask.slices] == one.label)) if one.mask.area else 0
-        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, one.review))
+        lost = 1 - area / one.mask.area if one.mask.area else 0.0
+        review = f"other objects took {lost:.0%} of it" if lost > _MOST_LOST else one.review
+        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, review))
     return PropagatedPlane(index, labels, tuple(objects), is_key=False)
