@@ -179,7 +179,8 @@ def carry(
     ]
     result: dict[int, list[Carried]] = {plane: [] for plane in gap.planes}
     waves: Waves = {}
-    lasting = len(gap.planes) if None in (gap.before, gap.after) else config.lifetime * (len(gap.planes) + 1)
+    enclosed = gap.before is not None and gap.after is not None
+    lasting = int(config.lifetime * (len(gap.planes) + 1)) if enclosed else len(gap.planes)
     for step in range(1, len(gap.planes) + 1):
         moving = [track for track in tracks if not track.ended and (track.goal or step <= lasting)]
         priors = _move(planes, moving, step, len(gap.planes) + 1 - step, config)
@@ -188,7 +189,7 @@ def carry(
             if track.goal is not None:
                 track.mask, track.ended = prior, not prior.area
                 waves[track.direction, track.key + track.direction * step, track.label] = prior
-        for found in _alone(predictor, planes, alone, step, config):
+        for found in _alone(predictor, planes, alone, step, config, last=enclosed and step == lasting):
             result[found[0]].append(found[1])
     jobs = _bridges(planes, gap, before, after, waves, config)
     for group in _groups(gap, jobs):
@@ -240,6 +241,8 @@ def _alone(
     moving: Sequence[tuple[_Track, ObjectMask]],
     step: int,
     config: PropagationConfig,
+    *,
+    last: bool,
 ) -> Iterator[tuple[int, Carried]]:
     """Objects of one key plane only: outlined, and ended where there is a reason."""
     jobs = [
@@ -252,9 +255,10 @@ def _alone(
         reason = _end(track, prior, mask, confidence, planes[job.plane].shape, config)
         track.ended = bool(reason)
         track.mask = EMPTY if reason else mask
+        doubt = "carried no further: the next key plane does not show it" if last else _doubt(confidence, config)
         yield (
             job.plane,
-            Carried(track.label, track.mask, confidence, (track.key,), reason or _doubt(confidence, config)),
+            Carried(track.label, track.mask, confidence, (track.key,), reason or doubt),
         )
 
 
