@@ -84,4 +84,4 @@ def test_interpolation_lies_between_and_copies_what_only_one_key_shows(study):
 def test_the_key_planes_needed_are_read_between_the_measured_shares(study):
     assert study.needed([0.1, 0.5], [0.6, 0.8], 0.7) == "30%"
     assert study.needed([0.1, 0.5], [0.6, 0.8], 0.5) == "<= 10%"
-    assert study.needed([0.1, 0.5], [0.6, 0.8], 0.9) == "75%"
+    assert study.needed([0.1, 0.5], [0.6, 0.8], 0.9) == "> 50%"

@@ -201,15 +201,20 @@ def mean(values: Iterable[float]) -> float:
     return float(array.mean()) if array.size else math.nan
 
 
+def shown(value: float) -> str:
+    """Three digits; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
 def needed(shares: Sequence[float], means: Sequence[float], wanted: float) -> str:
     """Share of key planes at which all planes together reach a mean IoU, read between the measured shares."""
-    points = sorted(zip([*shares, 1.0], [*means, 1.0], strict=True))
+    points = sorted(zip(shares, means, strict=True))
     if points[0][1] >= wanted:
         return f"<= {points[0][0]:.0%}"
     for (x0, y0), (x1, y1) in pairwise(points):
         if y0 < wanted <= y1:
             return f"{x0 + (wanted - y0) / (y1 - y0) * (x1 - x0):.0%}"
-    return "100%"
+    return f"> {points[-1][0]:.0%}"
 
 
 class Results:
@@ -249,7 +254,14 @@ class Results:
         self._picture(sets, steps).save(out / "propagation.png")
 
     def _report(self, sets: Sequence[str], steps: dict[str, list[int]], about: str) -> str:
-        lines = ["# Propagation from key planes", "", *(__doc__ or "").strip().splitlines()[-15:], "", about, ""]
+        lines = [
+            "# Propagation from key planes",
+            "",
+            *("Settings" + (__doc__ or "").partition("Settings")[2]).rstrip().splitlines(),
+            "",
+            about,
+            "",
+        ]
         lines += [
             "| set | key every | "
             + " | ".join(WAYS)
@@ -258,17 +270,17 @@ class Results:
         lines += ["|---|---|" + "---|" * (len(WAYS) + 4)]
         for name in sets:
             for step in steps[name]:
-                means = [f"{mean(self.of(name, step, way)):.3f}" for way in WAYS]
+                means = [shown(mean(self.of(name, step, way))) for way in WAYS]
                 count = [len(self.of(name, step, "propagation", keys=k)) for k in (2, 1)]
                 lines.append(
                     f"| {name} | {step} | {' | '.join(means)} | {sum(count)} | {count[0]} / {count[1]} | "
-                    f"{self.unreached[name, step]} | {mean(self.clicks[name]):.3f} |"
+                    f"{self.unreached[name, step]} | {shown(mean(self.clicks[name]))} |"
                 )
         lines += ["", "Objects of both key planes alone (no question of where an object ends):", ""]
         lines += ["| set | key every | " + " | ".join(WAYS) + " |", "|---|---|" + "---|" * len(WAYS)]
         for name in sets:
             for step in steps[name]:
-                cells = [f"{mean(self.of(name, step, way, keys=2)):.3f}" for way in WAYS]
+                cells = [shown(mean(self.of(name, step, way, keys=2))) for way in WAYS]
                 lines.append(f"| {name} | {step} | {' | '.join(cells)} |")
         lines += [
             "",
@@ -291,9 +303,7 @@ class Results:
         for name in sets:
             for way in WAYS:
                 cells = [mean(self.of(name, longest[name], way, d)) for d in distances]
-                lines.append(
-                    f"| {name} | {way} | " + " | ".join("" if math.isnan(c) else f"{c:.3f}" for c in cells) + " |"
-                )
+                lines.append(f"| {name} | {way} | " + " | ".join(shown(c) for c in cells) + " |")
         return "\n".join(lines) + "\n"
 
     def _picture(self, sets: Sequence[str], steps: dict[str, list[int]]) -> Image.Image:
