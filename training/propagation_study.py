@@ -302,8 +302,8 @@ class Results:
         lines += ["| set | way | " + " | ".join(map(str, distances)) + " |", "|---|---|" + "---|" * len(distances)]
         for name in sets:
             for way in WAYS:
-                cells = [mean(self.of(name, longest[name], way, d)) for d in distances]
-                lines.append(f"| {name} | {way} | " + " | ".join(shown(c) for c in cells) + " |")
+                cells = [shown(mean(self.of(name, longest[name], way, d))) for d in distances]
+                lines.append(f"| {name} | {way} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     def _picture(self, sets: Sequence[str], steps: dict[str, list[int]]) -> Image.Image:
