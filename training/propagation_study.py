@@ -5,7 +5,9 @@ python training/propagation_study.py --data DATA [--out training/results] [--sid
 python training/propagation_study.py --data DATA --out FOLDER --side chosen     where settings are tried
 
 Settings are chosen on one part of the stacks ("chosen") and reported on another: even and odd volumes of
-hippocampus_mri, the two stacks of wsu_chloroplast, the left and the right half of the two time series. Every STEP-th
+hippocampus_mri, the two stacks of wsu_chloroplast, the left and the right half of the two time series (a first look
+at pairs of neighbouring planes drew from all of them, and ctc_fluo_hela's left part reached 150 columns into the right
+half). wsu_chloroplast is one of the sets that trained the default model, the others are not. Every STEP-th
 plane from the first one is a key plane with its true labels; all others are scored, object by object: the IoU where
 the truth or the answer has the object (an answer where there is nothing counts as 0, and so does no answer where there
 is something). Objects that neither neighbouring key plane shows cannot be found: they are counted apart. Pixels without
