@@ -159,6 +159,9 @@ def test_what_the_next_key_does_not_show_ends_before_it():
     truth = truth_of(lambda z: (30, 30, 8))
     found = list(propagate(Ideal(), planes_of(images_of(truth)), {0: truth[0], 10: 0 * truth[0]}, EXACT))
     assert [plane.index for plane in found if (plane.labels == 1).any()] == [0, 1, 2, 3, 4, 5]
+    assert [(plane.index, one.review) for plane in found for one in plane.review] == [
+        (5, "carried no further: the next key plane does not show it")
+    ]
 
 
 def test_key_planes_are_passed_on_bit_for_bit():

@@ -5,7 +5,9 @@ python training/propagation_study.py --data DATA [--out training/results] [--sid
 python training/propagation_study.py --data DATA --out FOLDER --side chosen     where settings are tried
 
 Settings are chosen on one part of the stacks ("chosen") and reported on another: even and odd volumes of
-hippocampus_mri, the two stacks of wsu_chloroplast, the left and the right half of the two time series. Every STEP-th
+hippocampus_mri, the two stacks of wsu_chloroplast, the left and the right half of the two time series (a first look
+at pairs of neighbouring planes drew from all of them, and ctc_fluo_hela's left part reached 150 columns into the right
+half). wsu_chloroplast is one of the sets that trained the default model, the others are not. Every STEP-th
 plane from the first one is a key plane with its true labels; all others are scored, object by object: the IoU where
 the truth or the answer has the object (an answer where there is nothing counts as 0, and so does no answer where there
 is something). Objects that neither neighbouring key plane shows cannot be found: they are counted apart. Pixels without
@@ -201,15 +203,20 @@ def mean(values: Iterable[float]) -> float:
     return float(array.mean()) if array.size else math.nan
 
 
+def shown(value: float) -> str:
+    """Three digits; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
 def needed(shares: Sequence[float], means: Sequence[float], wanted: float) -> str:
     """Share of key planes at which all planes together reach a mean IoU, read between the measured shares."""
-    points = sorted(zip([*shares, 1.0], [*means, 1.0], strict=True))
+    points = sorted(zip(shares, means, strict=True))
     if points[0][1] >= wanted:
         return f"<= {points[0][0]:.0%}"
     for (x0, y0), (x1, y1) in pairwise(points):
         if y0 < wanted <= y1:
             return f"{x0 + (wanted - y0) / (y1 - y0) * (x1 - x0):.0%}"
-    return "100%"
+    return f"> {points[-1][0]:.0%}"
 
 
 class Results:
@@ -249,7 +256,14 @@ class Results:
         self._picture(sets, steps).save(out / "propagation.png")
 
     def _report(self, sets: Sequence[str], steps: dict[str, list[int]], about: str) -> str:
-        lines = ["# Propagation from key planes", "", *(__doc__ or "").strip().splitlines()[-15:], "", about, ""]
+        lines = [
+            "# Propagation from key planes",
+            "",
+            *("Settings" + (__doc__ or "").partition("Settings")[2]).rstrip().splitlines(),
+            "",
+            about,
+            "",
+        ]
         lines += [
             "| set | key every | "
             + " | ".join(WAYS)
@@ -258,17 +272,17 @@ class Results:
         lines += ["|---|---|" + "---|" * (len(WAYS) + 4)]
         for name in sets:
             for step in steps[name]:
-                means = [f"{mean(self.of(name, step, way)):.3f}" for way in WAYS]
+                means = [shown(mean(self.of(name, step, way))) for way in WAYS]
                 count = [len(self.of(name, step, "propagation", keys=k)) for k in (2, 1)]
                 lines.append(
                     f"| {name} | {step} | {' | '.join(means)} | {sum(count)} | {count[0]} / {count[1]} | "
-                    f"{self.unreached[name, step]} | {mean(self.clicks[name]):.3f} |"
+                    f"{self.unreached[name, step]} | {shown(mean(self.clicks[name]))} |"
                 )
         lines += ["", "Objects of both key planes alone (no question of where an object ends):", ""]
         lines += ["| set | key every | " + " | ".join(WAYS) + " |", "|---|---|" + "---|" * len(WAYS)]
         for name in sets:
             for step in steps[name]:
-                cells = [f"{mean(self.of(name, step, way, keys=2)):.3f}" for way in WAYS]
+                cells = [shown(mean(self.of(name, step, way, keys=2))) for way in WAYS]
                 lines.append(f"| {name} | {step} | {' | '.join(cells)} |")
         lines += [
             "",
@@ -290,10 +304,8 @@ class Results:
         lines += ["| set | way | " + " | ".join(map(str, distances)) + " |", "|---|---|" + "---|" * len(distances)]
         for name in sets:
             for way in WAYS:
-                cells = [mean(self.of(name, longest[name], way, d)) for d in distances]
-                lines.append(
-                    f"| {name} | {way} | " + " | ".join("" if math.isnan(c) else f"{c:.3f}" for c in cells) + " |"
-                )
+                cells = [shown(mean(self.of(name, longest[name], way, d))) for d in distances]
+                lines.append(f"| {name} | {way} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     def _picture(self, sets: Sequence[str], steps: dict[str, list[int]]) -> Image.Image:

@@ -53,12 +53,13 @@ def sentence_of(error: Exception) -> str | None:
 
 
 def channels_of(text: str | None) -> tuple[int, ...]:
-    return numbers_of(text, "--channels")
+    return numbers_of("--channels", text) or ()
 
 
-def numbers_of(text: str | None, option: str) -> tuple[int, ...]:
+def numbers_of(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Numbers with commas between; None for an option that was not given."""
     try:
-        return () if text is None else tuple(int(part) for part in text.split(","))
+        return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{option} must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
 

@@ -132,7 +132,7 @@ def segment(
         axes=axes,
         overwrite_labels=overwrite_labels,
         along=along,
-        keys=numbers_of(keys, "--keys"),
+        keys=numbers_of("--keys", keys) or (),
     )
     if out is not None and out_dir is None:
         jobs = [_single_job(images, mode, path, out)]

@@ -125,7 +125,7 @@ def propagate(
         The stack in its order; read crop by crop, where it is needed.
     keys : mapping of int to array of shape (Y, X), or function without arguments that gives one
         Labels of the key planes, 0 for background; the same label is the same object. A function is called when its
-        plane is needed, so that no more than two key planes are in memory.
+        plane is needed, once to carry its objects on and once to pass it on, so that whole key planes are not kept.
     config : PropagationConfig, optional
         How.
     only : range, optional
@@ -185,9 +185,9 @@ class _Keys:
             )
         return labels
 
-    def _known(self, index: int) -> tuple[np.dtype[Any], dict[int, ObjectMask]]:
+    def _known(self, index: int, labels: npt.NDArray[Any] | None = None) -> tuple[np.dtype[Any], dict[int, ObjectMask]]:
         if index not in self._kept:
-            labels = self.labels(index)
+            labels = self.labels(index) if labels is None else labels
             self._kept = dict(list(self._kept.items())[-1:])
             self._kept[index] = labels.dtype, objects_of(labels)
         return self._kept[index]
@@ -201,7 +201,7 @@ class _Keys:
     def plane(self, index: int) -> PropagatedPlane:
         labels = self.labels(index)
         objects = tuple(
-            PropagatedObject(label, mask.area, 1.0, (index,)) for label, mask in sorted(self.objects(index).items())
+            PropagatedObject(label, mask.area, 1.0, (index,)) for label, mask in self._known(index, labels)[1].items()
         )
         return PropagatedPlane(index, labels, objects, is_key=True)
 
