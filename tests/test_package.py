@@ -16,7 +16,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_ome_zarr", "_page", "settings"}
+    | {"_colours", "_fingerprints", "_lazy_arrays", "_ome_zarr", "_page", "_threads", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
     {"checkpoint"},
@@ -29,7 +29,8 @@ ROOMS = (
     | {"labelled_sources", "model_store"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
-    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
+    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
+    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
     | {
         "_cli_common",
