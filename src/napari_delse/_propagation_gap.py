@@ -296,7 +296,8 @@ def _doubt(confidence: float, config: PropagationConfig) -> str:
 
 def _at_border(mask: ObjectMask, shape: tuple[int, int]) -> bool:
     rows, columns = mask.slices
-    return rows.start <= 0 or columns.start <= 0 or rows.stop >= shape[0] or columns.stop >= shape[1]
+    edges = (rows.start <= 0, columns.start <= 0, rows.stop >= shape[0], columns.stop >= shape[1])
+    return bool(any(edges))
 
 
 def _bridges(
