@@ -1,0 +1,81 @@
+"""What the fine-tuning widget says: always what is going on and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from napari_delse.widgets._guide import sentence
+from napari_delse.widgets._training_source import NO_IMAGE, NO_LABELS
+
+if TYPE_CHECKING:
+    from napari_delse.finetune_run import JobProgress
+    from napari_delse.finetune_survey import Survey
+
+LOADING = "Getting ready ..."
+LOOKING = "Looking at the labels ..."
+FEW = "Label five objects first, better ten: the widget Annotate (DELSE) takes four clicks for each."
+HARMLESS = (LOADING, LOOKING, FEW, NO_IMAGE, NO_LABELS)
+
+
+def problem(found: Survey, kind: str) -> str:
+    """Why nothing can be learned from a source."""
+    if kind == "layers" and found.objects == 0 and found.seen and not found.planes and "labelled" in found.problems[0]:
+        return FEW
+    return sentence(found.problems[0])
+
+
+def found(known: Survey) -> str:
+    """What was found so far."""
+    if not known.complete:
+        return f"{known.objects:,} objects in {known.seen:,} planes so far ..."
+    return "\n".join(known.sentences()[len(known.problems) :])
+
+
+def ready(values: Mapping[str, Any]) -> str:
+    """What Train will do."""
+    if steps := values.get("steps"):
+        return f"Train takes {steps:,} steps. Annotation can go on meanwhile, with the old model."
+    minutes = duration(60 * float(values.get("minutes") or 5))
+    most = f"at most {minutes}, until it stops improving" if values.get("patience") else f"about {minutes}"
+    return f"Train takes {most}. Annotation can go on meanwhile, with the old model."
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    if seconds < 60:
+        return f"{max(0, round(seconds))} s"
+    if seconds < 600:
+        return f"{int(seconds // 60)} min {round(seconds % 60 / 10) * 10} s".replace(" 0 s", "").replace(
+            " 60 s", " 59 s"
+        )
+    return f"{round(seconds / 60)} min"
+
+
+def running(state: str, read: tuple[int, int], last: JobProgress | None) -> str:
+    """How far a training is."""
+    if state == "preparing":
+        return f"Reading the objects: {read[0]:,} of {read[1]:,} ..." if read[1] else "Reading the objects ..."
+    if state == "starting":
+        return "The training is starting: its program is loaded, and the model scored as it is."
+    if state == "training" and last is not None:
+        left = duration(last.remaining)
+        return f"Training: {last.fraction:.0%}, about {left} left. You can go on annotating meanwhile."
+    if state == "pausing":
+        return "Saving the training ..."
+    if state == "finishing":
+        return "Ending: the best model so far is judged ..."
+    if state == "paused":
+        return "The training is paused and saved. Go on continues it, also after napari was closed."
+    if last is not None and last.outcome is not None:
+        return last.outcome.sentences[0]
+    return ""
+
+
+def numbers(last: JobProgress) -> str:
+    """Scores in one line or two."""
+    count = len(last.before.iou)
+    scores = f"IoU {last.before.mean_iou:.3f} before, {last.now.mean_iou:.3f} now, {last.best.mean_iou:.3f} best"
+    return (
+        f"{scores} on {count} held-out object{'s' * (count != 1)}. Step {last.step:,}, {last.batch_size} objects each."
+    )
