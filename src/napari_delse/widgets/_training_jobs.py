@@ -90,7 +90,7 @@ class JobOffers(QObject):
         self.runner.submit(_unfinished, self._found, self._failed)
 
     def take(self, job: Job | None) -> None:
-        """This one is being worked on here: it is not offered."""
+        """Offer this one no more: it is worked on here."""
         self._own = job
         if job is not None and self.offer is not None and self.offer.job.folder == job.folder:
             self.offer = None

@@ -72,7 +72,7 @@ class ModelsTab(QWidget):
         self.box = QFrame(objectName="offer", visible=False)
         self.pairs = Pairs()
         self.pairs.hide()
-        self._answer: Callable[[], None] = int
+        self._answer: Callable[[], object] = int
         self._dialog: QFileDialog | None = None
         self._lay_out()
         self._connect()
@@ -213,7 +213,7 @@ class ModelsTab(QWidget):
         if (info := self._info()) is not None and self.use_button.isEnabled():
             self.wanted.emit(info.name)
 
-    def _ask(self, question: str, name: str | None, answer: str, then: Callable[[], None]) -> None:
+    def _ask(self, question: str, name: str | None, answer: str, then: Callable[[], object]) -> None:
         self.question.setText(question)
         self.name_edit.setVisible(name is not None)
         self.name_edit.setText(name or "")
@@ -361,10 +361,8 @@ def compared(found: dict[str, Any]) -> str:
     """A comparison in sentences."""
     first, *others = found["models"]
     count = first["objects"]
-    said = [
-        f"On {count} held-out object{'s' * (count != 1)} of '{Path(found['job']).name}': "
-        f"'{first['name']}' IoU {first['miou']:.3f}, F {first['f_2px']:.3f}."
-    ]
+    where = f"On {count} held-out object{'s' * (count != 1)} of '{Path(found['job']).name}'"
+    said = [f"{where}: '{first['name']}' IoU {first['miou']:.3f}, F {first['f_2px']:.3f}."]
     for row in others:
         gain = row["gain"]
         said.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QFrame,
@@ -25,6 +25,7 @@ from napari_delse.widgets._training_settings import TrainingForm
 from napari_delse.widgets._training_source import SourceForm
 from napari_delse.widgets._training_strip import StripView
 
+_WIDTH = 370
 _STATUS_HEIGHT = 74  # room for three lines, so that nothing below jumps
 
 
@@ -151,6 +152,10 @@ class TrainingPanel(QWidget):
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setWidget(widget)
         self.tabs.setTabToolTip(self.tabs.addTab(area, title), tooltip)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Wide enough to read the fields; its texts break, so they ask for nothing."""
+        return QSize(_WIDTH, 700)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
         """Keep what ends the typing in a field from napari."""

@@ -29,20 +29,13 @@ class Drawn(NamedTuple):
     def show(self, loss: Plot, scores: Plot, strip: StripView, ink: Ink) -> None:
         """Draw it."""
         loss.show_lines([Line("loss", self.loss, ink.text)], self.end)
-        before = [
-            Line(name, [(0.0, points[0][1]), (max(self.end, points[-1][0]), points[0][1])], colour, Qt.PenStyle.DotLine)
-            for name, points, colour in (("", self.iou, ink.now), ("", self.f, ink.before))
-            if points
-        ]
-        scores.show_lines(
-            [
-                Line("IoU", self.iou, ink.now, marked=True),
-                Line("boundary F", self.f, ink.before, marked=True),
-                *before,
-                *([Line("as it was", [(0.0, self.iou[0][1])], ink.text, Qt.PenStyle.DotLine)] if self.iou else []),
-            ],
-            self.end,
-        )
+        curves = [("IoU", self.iou, ink.now), ("F 2 px", self.f, ink.before)]
+        lines = [Line(name, points, colour, marked=True) for name, points, colour in curves]
+        for name, (_, points, colour) in zip(("", "before"), curves, strict=True):
+            if points:  # the first point is the parent's
+                level = [(x, points[0][1]) for x in (0.0, max(self.end, points[-1][0]))]
+                lines.append(Line(name, level, colour, Qt.PenStyle.DotLine))
+        scores.show_lines(lines, self.end)
         if self.pictures is not None:
             strip.show_pictures(self.pictures)
 

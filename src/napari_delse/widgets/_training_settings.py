@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any, NamedTuple
 
-from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QToolButton, QVBoxLayout, QWidget
 
@@ -16,7 +15,7 @@ from napari_delse.widgets._fields import choice, fill
 from napari_delse.widgets._settings_tab import DEVICES
 from napari_delse.widgets._training_fields import reachable
 
-_OWN = "as set under Advanced"
+_OWN = "own (Advanced)"
 _BAD = "border: 1px solid #ff5c5c;"
 
 
@@ -85,8 +84,12 @@ class ConfigForm(QWidget):
     def __init__(self, cls: type) -> None:
         super().__init__()
         self.fields: dict[str, _Field] = {}  # by name, "loss.final" for one inside another
-        self._layout = QVBoxLayout(self)
+        self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.device_box = choice("Where the training runs; automatic takes a GPU if there is one")
+        fill(self.device_box, DEVICES, "auto")
+        self._layout.addRow("device", self.device_box)
         self._waiting = [(cls, "", "")]
         self._waiting += [(inner, f"{f.name}.", f.name) for f in fields(cls) if (inner := nested(f)) is not None]
         self._later = QTimer(self, singleShot=True, interval=0)
@@ -100,10 +103,11 @@ class ConfigForm(QWidget):
         cls, prefix, title = self._waiting.pop(0)
         made = {prefix + one.name: _Field(one, _widget(one)) for one in settings(cls)}
         if title:
-            self._layout.addWidget(QLabel(f"<b>{title.capitalize()}</b>"))
-        group = Container(widgets=[one.widget for one in made.values()], labels=True)
-        group.margins = (0, 0, 0, 0)
-        self._layout.addWidget(group.native)
+            self._layout.addRow(QLabel(f"<b>{title.capitalize()}</b>"))
+        for one in made.values():
+            label = QLabel(one.widget.label)
+            label.setToolTip(one.setting.note)
+            self._layout.addRow(label, one.widget.native)
         for field in made.values():
             field.show(field.setting.default)
             field.widget.changed.connect(self._on_changed)
@@ -128,6 +132,7 @@ class ConfigForm(QWidget):
     def reset(self) -> None:
         """Show the defaults."""
         self.show_values({name: field.setting.default for name, field in self.fields.items()})
+        fill(self.device_box, DEVICES, "auto")
         self.changed.emit()
 
     def values(self) -> dict[str, Any]:
@@ -175,8 +180,6 @@ class TrainingForm(QWidget):
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.setArrowType(Qt.ArrowType.RightArrow)
         self.fold.setEnabled(False)
-        self.device_box = choice("Where the training runs; automatic takes a GPU if there is one")
-        fill(self.device_box, DEVICES, "auto")
         self.reset_button = reachable("Defaults", "Set everything as it was in the beginning")
         self.inside = QWidget(visible=False)
         self.config: ConfigForm | None = None
@@ -203,11 +206,7 @@ class TrainingForm(QWidget):
         layout.addLayout(form)
         layout.addWidget(self.fold)
         layout.addWidget(self.inside)
-        head = QFormLayout()
-        head.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        head.addRow(self.reset_button)
-        head.addRow("device", self.device_box)
-        self._inner.addLayout(head)
+        self._inner.addWidget(self.reset_button)
 
     def offer(self, cls: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
         """Offer the settings of a class, once they are known."""
@@ -228,12 +227,9 @@ class TrainingForm(QWidget):
     # ---- what is chosen
 
     @property
-    def minutes(self) -> float:
-        """How long it will train, about."""
-        try:
-            return float(self.values().get("minutes", 0) or 0)
-        except (ValueError, TypeError):
-            return 0.0
+    def device(self) -> str:
+        """Where to train."""
+        return "auto" if self.config is None else str(self.config.device_box.currentData())
 
     def values(self) -> dict[str, Any]:
         """What differs from the defaults.

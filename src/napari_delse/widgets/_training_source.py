@@ -26,7 +26,7 @@ NO_LABELS = (
     "Label five objects first, better ten: with the widget Annotate (DELSE), or open a labels layer. An image that "
     "holds labels becomes one by a right click on it, Convert to Labels."
 )
-_KINDS = (("Layers of this viewer", "layers"), ("Files or folders", "files"), ("A journal of annotations", "journal"))
+_KINDS = (("Viewer layers", "layers"), ("Files or folders", "files"), ("Annotation journal", "journal"))
 
 
 class SourceForm(QWidget):
@@ -256,5 +256,4 @@ def _journal(path: str, image: ImageSource) -> Source:
 def _files(images: str, labels: str, channels: tuple[int, ...]) -> Source:
     from napari_delse.labelled_sources import FileSource
 
-    places = (Path(text).expanduser() for text in (images, labels))
-    return FileSource(*places, channels=channels)
+    return FileSource(Path(images).expanduser(), Path(labels).expanduser(), channels=channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from napari_delse.widgets._guide import sentence
@@ -29,7 +30,8 @@ def found(known: Survey) -> str:
     """What was found so far."""
     if not known.complete:
         return f"{known.objects:,} objects in {known.seen:,} planes so far ..."
-    return "\n".join(known.sentences()[len(known.problems) :])
+    said = known.sentences()[len(known.problems) :]
+    return "".join(f"<p style='margin: 0 0 4px 0'>{escape(one)}</p>" for one in said)
 
 
 def ready(values: Mapping[str, Any]) -> str:
@@ -59,6 +61,8 @@ def running(state: str, read: tuple[int, int], last: JobProgress | None) -> str:
     if state == "starting":
         return "The training is starting: its program is loaded, and the model scored as it is."
     if state == "training" and last is not None:
+        if last.fraction >= 1:
+            return "The time is over: the best model is judged ..."
         left = duration(last.remaining)
         return f"Training: {last.fraction:.0%}, about {left} left. You can go on annotating meanwhile."
     if state == "pausing":
@@ -76,6 +80,4 @@ def numbers(last: JobProgress) -> str:
     """Scores in one line or two."""
     count = len(last.before.iou)
     scores = f"IoU {last.before.mean_iou:.3f} before, {last.now.mean_iou:.3f} now, {last.best.mean_iou:.3f} best"
-    return (
-        f"{scores} on {count} held-out object{'s' * (count != 1)}. Step {last.step:,}, {last.batch_size} objects each."
-    )
+    return f"{scores} on {count} held-out object{'s' * (count != 1)}. Step {last.step:,} of {last.batch_size} objects."

@@ -95,7 +95,7 @@ class FineTuneWidget(TrainingPanel):
         self.again_button.clicked.connect(lambda: self._survey(at_once=True))
         self.train_button.clicked.connect(lambda: self.train())
         self.pause_button.clicked.connect(lambda: self.run.pause())
-        self.stop_button.clicked.connect(lambda: self.run.finish(self._device))
+        self.stop_button.clicked.connect(lambda: self.run.finish(self.form.device))
         self.resume_button.clicked.connect(lambda: self.resume())
         self.drop_button.clicked.connect(lambda: self._drop())
         self.new_button.clicked.connect(lambda: self._begin_anew())
@@ -266,10 +266,6 @@ class FineTuneWidget(TrainingPanel):
 
     # ---------------------------------------------------------------- what the person wants
 
-    @property
-    def _device(self) -> str:
-        return str(self.form.device_box.currentData())
-
     def train(self) -> None:
         """Begin a training with what the form says."""
         found = self.surveyor.last
@@ -285,20 +281,20 @@ class FineTuneWidget(TrainingPanel):
             return prepare(make(), config, parent=parent, name=name, found=found, fresh=True, told=told)
 
         self.pictures.forget()
-        self.run.begin(prepared, self._device)
+        self.run.begin(prepared, self.form.device)
 
     def resume(self) -> None:
         """Go on with the training that was paused."""
         if self.run.state == "paused" and self.run.job is not None:
             self.notices.say()
-            self.run.go_on(self.run.job, self._device)
+            self.run.go_on(self.run.job, self.form.device)
 
     def _take_offer(self, order: Any = "") -> None:
         offer = self.offers.offer
         if offer is not None and not offer.running and not self.run.is_working:
             self.notices.say()
             self.pictures.forget()
-            self.run.go_on(offer.job, self._device, order)
+            self.run.go_on(offer.job, self.form.device, order)
 
     def _drop_offer(self) -> None:
         offer = self.offers.offer
