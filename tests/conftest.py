@@ -1,9 +1,11 @@
 """What the tests share."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,3 +40,36 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no annotated images in {folder}; set NAPARI_DELSE_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def tiny_parent(tmp_path, monkeypatch) -> Path:
+    """Folder of an untrained model that learns disks in seconds."""
+    import torch
+
+    from napari_delse.checkpoint import save_model
+    from napari_delse.geometry import CropConfig
+    from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
+
+    arch = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
+    monkeypatch.setitem(ARCHITECTURES, "tiny", arch)
+    torch.manual_seed(0)
+    model = Delse(ModelConfig(architecture="tiny", crop=CropConfig(size=64)))
+    return save_model(tmp_path / "tiny-parent", model, {"licence": "CC0"})
+
+
+@pytest.fixture(scope="session")
+def disks() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Makes stacks of bright disks on a dark ground: image and labels, (planes, 96, 96)."""
+
+    def make(planes: int = 3, per_plane: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:96, :96]
+        labels = np.zeros((planes, 96, 96), np.uint16)
+        for z in range(planes):
+            for i in range(per_plane):
+                cy, cx = 26 + 44 * (i // 2) + rng.integers(-3, 4), 26 + 44 * (i % 2) + rng.integers(-3, 4)
+                labels[z][(y - cy) ** 2 + (x - cx) ** 2 < rng.integers(9, 16) ** 2] = i + 1
+        return ((labels > 0) * 120.0 + rng.normal(60, 8, labels.shape)).astype(np.float32), labels
+
+    return make

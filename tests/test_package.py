@@ -30,7 +30,16 @@ ROOMS = (
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
-    | {"_cli_common", "_cli_figure", "_cli_files", "_cli_finetune", "_cli_models", "_cli_segment", "_cli_train"},
+    | {
+        "_cli_common",
+        "_cli_evaluate",
+        "_cli_figure",
+        "_cli_files",
+        "_cli_finetune",
+        "_cli_models",
+        "_cli_segment",
+        "_cli_train",
+    },
 )
 LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 T = TypeVar("T")
 
@@ -19,13 +19,24 @@ class Command(TyperCommand):
     """A command whose ``--json`` without a file means standard output."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        parts: list[str] = []
-        for i, part in enumerate(args):
-            parts.append(part)
-            following = args[i + 1] if i + 1 < len(args) else "--"
-            if part == "--json" and following != "-" and following.startswith("-"):
-                parts.append("-")
-        return super().parse_args(ctx, parts)
+        return super().parse_args(ctx, _with_json(args))
+
+
+class Group(TyperGroup):
+    """A group of commands, the same."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_json(args))
+
+
+def _with_json(args: list[str]) -> list[str]:
+    parts: list[str] = []
+    for i, part in enumerate(args):
+        parts.append(part)
+        following = args[i + 1] if i + 1 < len(args) else "--"
+        if part == "--json" and following != "-" and following.startswith("-"):
+            parts.append("-")
+    return parts
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model, or its folder.")]

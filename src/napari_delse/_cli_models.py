@@ -1,122 +1,173 @@
-"""The commands about models: evaluate and models."""
+"""The commands about models: list, show, rename, delete, export, import, compare."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_delse._cli_common import Device, Json, Model, check_json, progress, report, sentence_of, table
+from napari_delse._cli_common import Command, Device, Json, check_json, report, table
+
+if TYPE_CHECKING:
+    from napari_delse.model_store import ModelInfo
+
+models = typer.Typer(
+    name="models", help="Your models and those that come with the package.", add_completion=False, rich_markup_mode=None
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a model.")]
 
 
-def evaluate(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Data sets with images/ and labels/ of the same names.")
+@models.callback(invoke_without_command=True)
+def _models(context: typer.Context, json_out: Json = None) -> None:
+    """List the models that can be named with --model, or do something with one."""
+    if context.invoked_subcommand is None:
+        list_models(json_out)
+
+
+def list_models(json_out: Json = None) -> None:
+    """List the models that can be named with --model."""
+    from napari_delse.model_store import describe_models
+
+    check_json(json_out)
+    found = describe_models()
+    rows = []
+    for one in found:
+        shown = _as_json(one)
+        scores = shown["validation"] or {}
+        numbers = [f"{scores[key]:.4f}" if key in scores else "" for key in ("miou", "f_1px", "f_2px")]
+        counted = [f"{one.parameters / 1e6:.2f} M", f"{one.megabytes:.1f} MB"] if one.parameters else ["", ""]
+        note = str(one.path) + (f" (damaged: {one.problem})" if one.problem else "")
+        name = one.name + " *" * one.current
+        rows.append([name, shown["architecture"] or "", str(shown["size"] or ""), *counted, *numbers, one.parent, note])
+    header = ("name", "architecture", "size", "parameters", "file", "mIoU", "F 1 px", "F 2 px", "from", "path")
+    lines = [table(header, rows), "", "* is the one that napari works with."] if rows else ["no model is installed"]
+    report(json_out, {"models": [_as_json(one) for one in found]}, lines)
+
+
+def _as_json(one: ModelInfo) -> dict[str, Any]:
+    config, card = one.config or {}, one.card or {}
+    scores = one.scores.get("extreme_points") or one.scores.get("after") or {}
+    kept = ("objects", "miou", "f_1px", "f_2px", "boundary_f", "ms_per_object")
+    return {
+        "name": one.name,
+        "path": str(one.path),
+        "packaged": one.packaged,
+        "current": one.current,
+        "architecture": config.get("architecture"),
+        "size": config.get("crop", {}).get("size"),
+        "parameters": one.parameters or None,
+        "megabytes": one.megabytes or None,
+        "licence": card.get("licence"),
+        "parent": one.parent or None,
+        "validation": {key: scores[key] for key in kept if key in scores} or None,
+        "problem": one.problem or None,
+    }
+
+
+def show(name: Name, json_out: Json = None) -> None:
+    """Say where a model comes from and how good it is."""
+    from napari_delse.model_store import model_info, provenance
+
+    check_json(json_out)
+    info = model_info(name)
+    report(json_out, {**_as_json(info), "card": info.card}, provenance(info))
+
+
+def use(name: Name, json_out: Json = None) -> None:
+    """Make a model the one that napari works with."""
+    from napari_delse.model_store import choose_model
+
+    check_json(json_out)
+    choose_model(name)
+    report(json_out, {"current": name}, [f"napari works with {name} from now on"])
+
+
+def rename(
+    name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")], json_out: Json = None
+) -> None:
+    """Give one of your models another name."""
+    from napari_delse.model_store import rename_model
+
+    check_json(json_out)
+    path = rename_model(name, new)
+    report(json_out, {"name": new, "path": str(path)}, [f"{name} is {new} now ({path})"])
+
+
+def delete(
+    name: Name,
+    sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json_out: Json = None,
+) -> None:
+    """Delete one of your models; the packaged ones stay."""
+    from napari_delse.model_store import delete_model, model_info
+
+    check_json(json_out)
+    info = model_info(name)
+    if not (sure or info.packaged) and not typer.confirm(f"Delete {name} ({info.path})?", err=True):
+        raise ValueError(f"{name} was not deleted")
+    delete_model(name)
+    report(json_out, {"deleted": name}, [f"{name} is deleted"])
+
+
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Argument(metavar="FILE.delse.zip", help="Where to write it.")],
+    json_out: Json = None,
+) -> None:
+    """Write a model as one file, to be imported elsewhere."""
+    from napari_delse.model_store import export_model
+
+    check_json(json_out)
+    path = export_model(name, out)
+    report(json_out, {"name": name, "file": str(path)}, [f"{path}: {name}, {path.stat().st_size / 1e6:.1f} MB"])
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What export wrote.")],
+    name: Annotated[str | None, typer.Option("--name", help="What to call it. [default: the file's name]")] = None,
+    json_out: Json = None,
+) -> None:
+    """Add a model from a file to yours, under a name that is free."""
+    from napari_delse.model_store import import_model
+
+    check_json(json_out)
+    found, path = import_model(file, name or "")
+    report(json_out, {"name": found, "path": str(path)}, [f"{found} ({path}); use it with --model {found}"])
+
+
+def compare(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="A fine-tuning: its folder or name.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Two or more models; the first is the measure.")
     ],
-    model: Model = "default",
-    prompts: Annotated[str, typer.Option("--prompts", help="extreme (four extreme points) or box.")] = "extreme",
-    jitter: Annotated[
-        float, typer.Option("--jitter", help="Uniform noise on the prompts, as a fraction of the box side: 0.05.")
-    ] = 0.0,
-    drags: Annotated[int, typer.Option("--drags", help="Simulated drags per object.")] = 0,
-    clicks: Annotated[int, typer.Option("--clicks", help="Simulated further boundary clicks, instead of drags.")] = 0,
-    max_objects: Annotated[
-        int | None, typer.Option("--max-objects", help="At most so many objects per folder, drawn with the seed.")
-    ] = None,
-    listed: Annotated[
-        Path | None, typer.Option("--list", help="Text file with the images to take: one stem or folder/stem per line.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the noise and the draw.")] = 0,
     device: Device = "auto",
     json_out: Json = None,
 ) -> None:
-    """Score a model on labelled images.
-
-    Labels are instance ids; 0 is background and 65535 is ignored. Stacks are taken plane by plane. Masks are
-    compared in image pixels: mean IoU, and boundary F (DAVIS) within 1 and 2 pixels.
-    """
-    from napari_delse.evaluation import EvaluateConfig, read_list, set_names, summarise
-    from napari_delse.evaluation import evaluate as score
+    """Score models on the held-out objects of a fine-tuning."""
+    from napari_delse.model_store import compare_models
 
     check_json(json_out)
-    config = EvaluateConfig(
-        prompts=prompts,  # type: ignore[arg-type] # which the config checks
-        jitter=jitter,
-        drags=drags,
-        clicks=clicks,
-        max_objects=max_objects,
-        seed=seed,
-    )
-    names = None if listed is None else read_list(listed, set_names(folders))
-    from napari_delse.predict import Predictor
-
-    predictor = Predictor.load(model, device)
-    scores = list(progress(score(predictor, folders, config, names), None, lambda s: (s.done, f"of {s.total}")))
-    result = summarise(scores, predictor, config)
-    header = ("", "objects", "mIoU", "F 1 px", "F 2 px", "ms/object")
-
-    def row(name: str, part: dict[str, Any]) -> list[str]:
-        milliseconds = f"{part['ms_per_object']:.1f}" if "ms_per_object" in part else ""
-        shown = [f"{part[key]:.4f}" for key in ("miou", "f_1px", "f_2px")]
-        return [name, str(part.get("objects", "")), *shown, milliseconds]
-
-    rows = [row(name, part) for name, part in result["by_set"].items()] + [row("all", result)]
-    kind = "drag" if drags else "click"
-    rows += [row(f"all + {k} {kind}{'s' * (k > 1)}", step) for k, step in enumerate(result["steps"]) if k]
-    report(json_out, result, [table(header, rows)])
-
-
-def models(json_out: Json = None) -> None:
-    """List the models that can be named with --model."""
-    from napari_delse.checkpoint import available_models
-
-    check_json(json_out)
-    found = [_describe(name, path) for name, path in available_models().items()]
+    found = compare_models(job, names, device)
     rows = []
-    for one in found:
-        scores = one["validation"] or {}
-        shown = [f"{scores[key]:.4f}" if key in scores else "" for key in ("miou", "f_1px", "f_2px")]
-        counted = [f"{one['parameters'] / 1e6:.2f} M", f"{one['megabytes']:.1f} MB"] if one["parameters"] else ["", ""]
-        note = one["path"] + (f" (damaged: {one['problem']})" if one["problem"] else "")
-        rows.append([one["name"], one["architecture"] or "", str(one["size"] or ""), *counted, *shown, note])
-    header = ("name", "architecture", "size", "parameters", "file", "mIoU", "F 1 px", "F 2 px", "path")
-    report(json_out, {"models": found}, [table(header, rows) if rows else "no model is installed"])
-
-
-def _describe(name: str, path: Path) -> dict[str, Any]:
-    """One model from its files, without loading it."""
-    described: dict[str, Any] = dict.fromkeys(
-        ("name", "architecture", "size", "parameters", "megabytes", "licence", "validation", "path", "problem")
-    )
-    described.update(name=name, path=str(path))
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))["model"]
-        described.update(architecture=config["architecture"], size=config["crop"]["size"])
-        weights = path / "model.safetensors"
-        with weights.open("rb") as file:  # eight bytes tell the length of a header that names every tensor
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        described["parameters"] = sum(
-            _product(tensor["shape"])
-            for key, tensor in header.items()
-            if key != "__metadata__" and not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    for one in found["models"]:
+        gain = one["gain"]
+        change = f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        rows.append(
+            [one["name"], f"{one['miou']:.4f}", f"{one['f_2px']:.4f}", change if one is not found["models"][0] else ""]
         )
-        described["megabytes"] = weights.stat().st_size / 1e6
-        card_file = path / "card.json"
-        card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
-        described["licence"] = card.get("licence")
-        scores = card.get("validation", {}).get("extreme_points", {})
-        kept = ("objects", "miou", "f_1px", "f_2px", "boundary_f", "ms_per_object")
-        described["validation"] = {key: scores[key] for key in kept if key in scores} or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        described["problem"] = sentence_of(error) if isinstance(error, (OSError, ValueError)) else f"no {error}"
-    return described
+    header = (f"{len(found['objects'])} held-out objects", "mIoU", "F 2 px", "points of IoU, with 95 % interval")
+    report(json_out, found, [table(header, rows)])
 
 
-def _product(numbers: Iterable[int]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
+for _name, _command in (
+    ("list", list_models),
+    ("show", show),
+    ("use", use),
+    ("rename", rename),
+    ("delete", delete),
+    ("export", export),
+    ("import", import_),
+    ("compare", compare),
+):
+    models.command(_name, cls=Command)(_command)

@@ -81,7 +81,9 @@ def train(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Of the new model among your models; NAME-2 if it is taken. [default: the image's]"),
+        typer.Option(
+            "--name", help="Of the new model among your models; NAME-2 if it is taken. [default: the image's]"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the new model instead; its last part is the name.")

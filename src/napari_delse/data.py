@@ -21,7 +21,8 @@ from torch import Tensor
 
 from napari_delse.files import open_image
 from napari_delse.images import ArrayLike, Plane
-from napari_delse.labelled_planes import IGNORE, LabelledPlane, file_pairs, open_pair, paired_planes
+from napari_delse.labelled_planes import IGNORE as IGNORE
+from napari_delse.labelled_planes import LabelledPlane, file_pairs, open_pair, paired_planes
 
 
 class Sample(NamedTuple):

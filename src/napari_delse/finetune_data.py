@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
 
-from napari_delse.crops import ObjectPack, join_packs, pack_object, pack_objects
+from napari_delse.crops import ObjectPack, join_packs, pack_objects
 from napari_delse.data import Sample
 from napari_delse.finetune import FineTuneConfig
 from napari_delse.finetune_survey import MIN_AREA, ObjectKey, PlaneFacts, Survey
 from napari_delse.geometry import CropConfig
 from napari_delse.held_out import HeldOutObject, around, cut_out
 from napari_delse.images import Plane
-from napari_delse.labelled_planes import LabelledPlane
+from napari_delse.labelled_planes import IGNORE, Box, LabelledPlane
 from napari_delse.labelled_sources import Source
 from napari_delse.synthetic import synthetic_set
 
-_CONTEXT = 0.6  # share of the box around an object on its canvas
+_CONTEXT = 0.6  # share of the box around an object on its canvas, as `pack_objects` takes it
 _REACH = 8.0  # pixels around it at least
 _PER_IMAGE = 8  # synthetic objects per synthetic image, about
 
@@ -31,9 +30,7 @@ def drawn(keys: Sequence[ObjectKey], limit: int, seed: int) -> list[ObjectKey]:
     return [keys[i] for i in sorted(chosen)]
 
 
-def held_out_objects(
-    source: Source, found: Survey, config: FineTuneConfig, crop: CropConfig
-) -> list[HeldOutObject]:
+def held_out_objects(source: Source, found: Survey, config: FineTuneConfig, crop: CropConfig) -> list[HeldOutObject]:
     """The objects that models are scored on.
 
     Parameters
@@ -73,20 +70,29 @@ def training_pack(
         Called with the number of objects read and of all.
     """
     wanted = drawn(found.split.training, config.objects, config.seed)
-    count = len(wanted)
-    pixels = torch.empty((count, 5, canvas, canvas), dtype=torch.uint8)
-    hull, zoom = torch.empty((count, 64, 2)), torch.empty(count)
-    colour = torch.empty(count, dtype=torch.bool)
-    for number, (plane, label, box) in enumerate(_each(source, found, wanted)):
-        sample = _window(plane, box, canvas)
-        parts = pack_object(sample, label, canvas, _CONTEXT, _REACH)
-        for tensor, part in zip((pixels, hull, zoom), parts, strict=True):
-            tensor[number] = torch.as_tensor(part)
-        colour[number] = sample.image.rgb
-        if told is not None:
-            told(number + 1, count)
-    own = ObjectPack(pixels, hull, zoom, colour, torch.zeros(count, dtype=torch.int64))
-    return join_packs([own, *_synthetic(config, canvas)]) if config.replay else own
+
+    def own() -> Iterator[ObjectPack]:
+        for number, (plane, label, box) in enumerate(_each(source, found, wanted)):
+            yield from pack_objects([_window(plane, label, box, canvas)], 0, canvas, min_area=1, reach=_REACH)
+            if told is not None:
+                told(number + 1, len(wanted))
+
+    pack = _gathered(own(), len(wanted))
+    return join_packs([pack, *_synthetic(config, canvas)]) if config.replay else pack
+
+
+def _gathered(packs: Iterable[ObjectPack], count: int) -> ObjectPack:
+    """Many packs of together ``count`` objects as one, without holding them twice."""
+    whole: ObjectPack | None = None
+    filled = 0
+    for pack in packs:
+        if whole is None:
+            whole = ObjectPack(*(part.new_empty((count, *part.shape[1:])) for part in pack))
+        end = filled + len(pack.pixels)
+        for target, part in zip(whole, pack, strict=True):
+            target[filled:end] = part
+        filled = end
+    return join_packs([] if whole is None else [whole])
 
 
 def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
@@ -97,18 +103,19 @@ def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
     return pack_objects(samples, 1, canvas, limit=_PER_IMAGE * config.replay, seed=config.seed)
 
 
-def _window(plane: LabelledPlane, box: tuple[int, int, int, int], canvas: int) -> Sample:
-    """The part of a plane that an object's canvas shows."""
+def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> Sample:
+    """The part of a plane that an object's canvas shows, with this object alone."""
     config = CropConfig(size=canvas, margin=_CONTEXT, min_margin=_REACH, squareness=1)
     y0, x0, y1, x1 = around(plane, box, config, slack=0.02)
     pixels = plane.image.window(y0, x0, y1, x1)
-    image = Plane(pixels, axes=(1, 2), channel_axis=0, rgb=plane.image.rgb)  # type: ignore[arg-type]
-    return Sample(plane.name, plane.number, image, plane.ids(y0, x0, y1, x1))
+    image = Plane(pixels, axes=(1, 2), channel_axis=0, rgb=plane.image.rgb)
+    ids = plane.ids(y0, x0, y1, x1)
+    # What surrounds an object is background for it, labelled or not.
+    alone = np.where((ids == label) | (ids == IGNORE), ids, 0).astype(np.uint16)
+    return Sample(plane.name, plane.number, image, alone)
 
 
-def _each(
-    source: Source, found: Survey, wanted: Sequence[ObjectKey]
-) -> Iterator[tuple[LabelledPlane, int, tuple[int, int, int, int]]]:
+def _each(source: Source, found: Survey, wanted: Sequence[ObjectKey]) -> Iterator[tuple[LabelledPlane, int, Box]]:
     """The wanted objects with their planes; planes without any are not read."""
     by_plane: dict[int, list[int]] = {}
     for key in wanted:
@@ -129,7 +136,7 @@ def _each(
         raise ValueError(f"the labels of {found.name!r} were changed while they were read; look at them again")
 
 
-def _check(plane: LabelledPlane, facts: PlaneFacts, label: int, box: tuple[int, int, int, int]) -> None:
+def _check(plane: LabelledPlane, facts: PlaneFacts, label: int, box: Box) -> None:
     y0, x0, y1, x1 = box
     fits = plane.image.shape == facts.shape
     if not fits or (plane.ids(y0, x0, y1 + 1, x1 + 1) == label).sum() < MIN_AREA:

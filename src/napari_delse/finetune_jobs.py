@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,8 @@ from napari_delse.finetune_survey import Survey, survey
 from napari_delse.held_out import Strip, read_strip, write_held_out
 from napari_delse.labelled_sources import Source
 from napari_delse.model import config_from_dict
-from napari_delse.records import weights_hash
 from napari_delse.recipes import write_pack
+from napari_delse.records import weights_hash
 
 _FORMAT = 1
 _SPARE = 200e6  # bytes that are needed besides the objects: the parent, checkpoints and the best model
@@ -129,7 +129,7 @@ def open_job(folder: Path | str) -> Job:
         if stored.pop("format") != _FORMAT:
             raise ValueError("it comes from another version of napari-delse")
         config = config_from_dict(FineTuneConfig, stored.pop("config"))
-        lists = {name: tuple(stored.pop(name)) for name in ("found", "held_out")}
+        lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("found", "held_out")}
         return Job(folder=folder, config=config, **lists, **stored)
     except FileNotFoundError:
         raise ValueError(f"{folder} is no training; give a folder that holds job.json") from None
@@ -353,7 +353,5 @@ def _full_disk(folder: Path, needed: float) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path) -> None:
-    try:
+    with suppress(OSError):  # somebody else wrote there
         folder.rmdir()
-    except OSError:  # somebody else wrote there
-        pass

@@ -26,7 +26,7 @@ _NICENESS = 10
 _PATIENCE = 60.0  # seconds that a child has to save and end
 
 
-class TrainingFailed(RuntimeError):
+class TrainingError(RuntimeError):
     """A training ended by an error, which the message tells in one sentence; it can be gone on with."""
 
 
@@ -179,7 +179,7 @@ class TrainingProcess:
 
         Raises
         ------
-        TrainingFailed
+        TrainingError
             If it ended otherwise than by its end or an order.
         """
         assert self._child.stdout is not None
@@ -198,9 +198,9 @@ class TrainingProcess:
         finally:
             code = self._end()
         if failed:
-            raise TrainingFailed(failed)
+            raise TrainingError(failed)
         if code and not self._asked:
-            raise TrainingFailed(
+            raise TrainingError(
                 f"the training ended unexpectedly (code {code}, perhaps for lack of memory); it can go on from its "
                 f"last checkpoint, and {self._log} may say more"
             )

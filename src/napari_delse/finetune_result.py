@@ -114,8 +114,19 @@ def conclude(
     improved = best is not None and better(before, after)
     gain = Gain.between(before, after if improved else last)
     outcome = Outcome(
-        improved, "", "", before, after if improved else before, last, gain, (), steps, seconds, batch_size,
-        job.parent, str(job.folder),
+        improved,
+        "",
+        "",
+        before,
+        after if improved else before,
+        last,
+        gain,
+        (),
+        steps,
+        seconds,
+        batch_size,
+        job.parent,
+        str(job.folder),
     )
     if improved and best is not None:
         card = _card(job, best, objects, outcome, best_step, device)
@@ -200,17 +211,19 @@ def verdict(outcome: Outcome, objects: int) -> list[str]:
 
 def _good(outcome: Outcome) -> list[str]:
     gain, count = outcome.gain, outcome.gain.objects
-    said = [
+    first = (
         f"'{outcome.model}' is better than '{outcome.parent}': IoU {outcome.before.mean_iou:.3f} before, "
-        f"{outcome.after.mean_iou:.3f} after on {count} held-out object{'s' * (count != 1)}.",
+        f"{outcome.after.mean_iou:.3f} after on {count} held-out object{'s' * (count != 1)}."
+    )
+    spread = (
         f"The gain is {100 * gain.mean:+.1f} points on average (standard deviation {100 * gain.sd:.1f}, 95 % interval "
         f"of the mean {100 * gain.low:+.1f} to {100 * gain.high:+.1f}); {gain.improved} became better and "
-        f"{gain.worsened} worse. Boundary F at 2 px went from {outcome.before.mean_f:.3f} to {outcome.after.mean_f:.3f}.",
-    ]
+        f"{gain.worsened} worse."
+    )
+    boundary = f"Boundary F at 2 px went from {outcome.before.mean_f:.3f} to {outcome.after.mean_f:.3f}."
+    said = [first, f"{spread} {boundary}"]
     if gain.low <= 0 or count < 5:
-        said.append(
-            "With so few held-out objects this may be luck: label some more and train again to be sure."
-        )
+        said.append("With so few held-out objects this may be luck: label some more and train again to be sure.")
     return said
 
 

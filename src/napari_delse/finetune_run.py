@@ -166,8 +166,18 @@ def finish(job: Job | Path | str, *, device: str | torch.device = "auto") -> Out
 def _finished(job: Job, outcome: Outcome) -> JobProgress:
     last = outcome.after if outcome.improved else outcome.last
     return JobProgress(
-        job.folder, 1.0, outcome.steps, float("nan"), {}, outcome.before, outcome.after, last, outcome.seconds, 0.0,
-        outcome.batch_size, outcome=outcome,
+        job.folder,
+        1.0,
+        outcome.steps,
+        float("nan"),
+        {},
+        outcome.before,
+        outcome.after,
+        last,
+        outcome.seconds,
+        0.0,
+        outcome.batch_size,
+        outcome=outcome,
     )
 
 
@@ -283,8 +293,14 @@ class _Training:
         network = load_model(self.folder / "parent").model.requires_grad_(True)
         pack, sets = read_pack(self.folder / "pack.safetensors")
         yield from fit(
-            network, pack, config, self.folder / "fit", device=self.device, sets=sets,
-            card={"parent": self.job.parent}, world=self.world,
+            network,
+            pack,
+            config,
+            self.folder / "fit",
+            device=self.device,
+            sets=sets,
+            card={"parent": self.job.parent},
+            world=self.world,
         )
 
     def stretch(self) -> Generator[JobProgress, None, None]:
@@ -359,8 +375,17 @@ class _Training:
         state = self.state
         best = load_model(self.folder / state.best_folder) if state.best_folder else None
         return conclude(
-            self.job, best, self.objects, before=state.before, after=state.best, last=state.now, steps=state.step,
-            best_step=state.best_step, seconds=state.seconds, batch_size=state.batch_size, device=self.device,
+            self.job,
+            best,
+            self.objects,
+            before=state.before,
+            after=state.best,
+            last=state.now,
+            steps=state.step,
+            best_step=state.best_step,
+            seconds=state.seconds,
+            batch_size=state.batch_size,
+            device=self.device,
         )
 
 

@@ -244,10 +244,8 @@ def _looks_binary(plane: LabelledPlane, objects: dict[int, Any]) -> list[str]:
     _, parts = ndimage.label(plane.ids(y0, x0, y1 + 1, x1 + 1) == label)
     if parts < _PARTS:
         return []
-    return [
-        f"Label {label} of {plane.where} has {parts} separate parts: if these are different objects, give each a "
-        "number of its own."
-    ]
+    what = f"Label {label} of {plane.where} has {parts} separate parts"
+    return [f"{what}: if these are different objects, give each a number of its own."]
 
 
 def _completed(known: Survey, found: Sequence[PlaneFacts], hints: Sequence[str], validation: float) -> Survey:
@@ -301,7 +299,7 @@ def split_planes(planes: Sequence[PlaneFacts], validation: float) -> Split:
         training, held = _from_the_end(units, total, validation)
         count = len({planes[k.plane].name for k in held})
         how = f"{_count(count, 'image')} with {_count(len(held), 'object')} {_is(count)} held out"
-        return Split(tuple(training), tuple(held), (), f"{how} ({_some([n for n in names[-count:]])}).")
+        return Split(tuple(training), tuple(held), (), f"{how} ({_some(names[-count:])}).")
     if len(planes) > 1:
         training, held = _from_the_end([k for k in keys if k], total, validation)
         return _with_gap(planes, training, held)
@@ -316,7 +314,8 @@ def _from_the_end(
     units: list[list[ObjectKey]], total: int, validation: float
 ) -> tuple[list[ObjectKey], list[ObjectKey]]:
     """Hold units out from the end, as long as it brings us nearer to the share; one unit always stays."""
-    units, held = [unit for unit in units if unit], []
+    units = [unit for unit in units if unit]
+    held: list[ObjectKey] = []
     while len(units) > 1:
         share, more = len(held) / total, len(units[-1]) / total
         if held and abs(share + more - validation) > abs(share - validation):
@@ -351,7 +350,9 @@ def _with_gap(planes: Sequence[PlaneFacts], training: list[ObjectKey], held: lis
 def _found(known: Survey) -> Iterator[str]:
     planes = known.planes
     images = len({plane.name for plane in planes})
-    place = f"{_count(len(planes), 'plane')} of {_count(images, 'image')}" if len(planes) > 1 or images > 1 else "one plane"
+    place = (
+        f"{_count(len(planes), 'plane')} of {_count(images, 'image')}" if len(planes) > 1 or images > 1 else "one plane"
+    )
     yield f"{_count(known.objects, 'labelled object')} in {place}; {known.seen} looked at."
     shapes = sorted({plane.shape for plane in planes})
     size = f"{shapes[0][0]} x {shapes[0][1]}"

@@ -55,7 +55,7 @@ class HeldOutObject:
     @property
     def image(self) -> Plane:
         """The window as a plane."""
-        return Plane(self.pixels, axes=(1, 2), channel_axis=0, rgb=self.rgb)  # type: ignore[arg-type]
+        return Plane(self.pixels, axes=(1, 2), channel_axis=0, rgb=self.rgb)
 
     @property
     def mask(self) -> ObjectMask:
@@ -182,8 +182,8 @@ def evaluate(predictor: Predictor, objects: Sequence[HeldOutObject]) -> tuple[Sc
         found = predictor.segment(one.image, one.prompt)
         void = one.truth == 2
         result = score_object(found.mask, one.mask, one.image.shape, void if void.any() else None)
-        ious.append(result.iou)
-        fs.append(result.boundary_f[1])
+        ious.append(float(result.iou))
+        fs.append(float(result.boundary_f[1]))
         if number in shown:
             seen.append(Seen(found.mask, found.crop))
     return ScoredObjects(tuple(ious), tuple(fs)), seen
@@ -252,7 +252,8 @@ def _picture(one: HeldOutObject, crop: Crop) -> npt.NDArray[np.uint8]:
     axes = (0, 1, 2) if one.rgb or len(sampled) == 1 else (1, 2)
     low, high = np.percentile(sampled, (0.5, 99.5), axis=axes, keepdims=True)
     grey = np.clip((sampled - low) / np.maximum(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-    return grey[[0, 0, 0] if len(grey) == 1 else [0, 1, 1] if len(grey) == 2 else [0, 1, 2]].transpose(1, 2, 0)
+    colours: npt.NDArray[np.uint8] = grey[[0, 0, 0] if len(grey) == 1 else [0, 1, 1] if len(grey) == 2 else [0, 1, 2]]
+    return colours.transpose(1, 2, 0)
 
 
 def _seen(mask: ObjectMask, crop: Crop) -> npt.NDArray[np.bool_]:

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from napari_delse._ome_zarr import is_zarr
 from napari_delse.files import ImageFile, open_image
-from napari_delse.geometry import Correction, ExtremePoints
 from napari_delse.images import ArrayLike, Plane
+from napari_delse.prompts import ObjectPrompt
 
 IGNORE = 65535
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
@@ -30,13 +30,6 @@ class ObjectFacts(NamedTuple):
     box: Box  # (y0, x0, y1, x1), the last pixel included
 
 
-class Prompted(NamedTuple):
-    """What a person said to get an object."""
-
-    prompt: ExtremePoints
-    corrections: tuple[Correction, ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class LabelledPlane:
     """One plane of an image and of its labels; nothing is read before it is asked for.
@@ -49,7 +42,7 @@ class LabelledPlane:
         Which plane of the image, 0 for the first.
     image, labels : Plane
         Pixels, and instance ids with 0 for background and 65535 for pixels to ignore.
-    prompts : mapping of int to Prompted
+    prompts : mapping of int to ObjectPrompt
         What was clicked and dragged, by label, where that was recorded.
     """
 
@@ -57,7 +50,7 @@ class LabelledPlane:
     number: int
     image: Plane
     labels: Plane
-    prompts: Mapping[int, Prompted] = field(default_factory=dict)
+    prompts: Mapping[int, ObjectPrompt] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -79,7 +72,8 @@ class LabelledPlane:
                 raise ValueError(
                     f"labels of {self.name!r} must lie in 0..{IGNORE}, got {lowest}..{highest}; relabel them"
                 )
-        return found.astype(np.uint16, copy=False)
+        ids: npt.NDArray[np.uint16] = found.astype(np.uint16, copy=False)
+        return ids
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """First and last row (exclusive) of parts of the plane that fit into memory."""
@@ -219,9 +213,7 @@ def image_files(folder: Path) -> dict[str, Path]:
     return {f.stem: f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
 
 
-def file_pairs(
-    images: Path, labels: Path, names: Collection[str] | None = None
-) -> list[tuple[str, Path, Path]]:
+def file_pairs(images: Path, labels: Path, names: Collection[str] | None = None) -> list[tuple[str, Path, Path]]:
     """Name, image and labels of two files, or of two folders with files of the same names.
 
     Raises
@@ -256,16 +248,18 @@ def open_pair(
             # The same layout says more than what the file calls its axes.
             rgb = len(shape) > len(ids)
             yield from paired_planes(
-                name, opened.data, truth.data, channel_axis=-1 if rgb else None, channels=channels if rgb else (),
+                name,
+                opened.data,
+                truth.data,
+                channel_axis=-1 if rgb else None,
+                channels=channels if rgb else (),
                 rgb=rgb,
             )
             return
         yield from _by_letters(name, opened, truth.data, channels)
 
 
-def _by_letters(
-    name: str, opened: ImageFile, labels: ArrayLike, channels: tuple[int, ...]
-) -> Iterator[LabelledPlane]:
+def _by_letters(name: str, opened: ImageFile, labels: ArrayLike, channels: tuple[int, ...]) -> Iterator[LabelledPlane]:
     """Planes of an image whose channels stand anywhere."""
     first = opened.plane((0,) * len(opened.plane_counts), channels)
     y, x = first.axes
@@ -277,6 +271,10 @@ def _by_letters(
             "export it again"
         )
     yield from paired_planes(
-        name, opened.data, labels, channel_axis=first.channel_axis,
-        channels=() if first.rgb else first.channels if first.channel_axis is not None else (), rgb=first.rgb,
+        name,
+        opened.data,
+        labels,
+        channel_axis=first.channel_axis,
+        channels=() if first.rgb else first.channels if first.channel_axis is not None else (),
+        rgb=first.rgb,
     )

@@ -17,7 +17,8 @@ from napari_delse.data import Sample
 from napari_delse.edits import ArrayLabels, PlaneKey
 from napari_delse.images import ArrayLike, Plane
 from napari_delse.journal import read
-from napari_delse.labelled_planes import LabelledPlane, Prompted, file_pairs, open_pair, paired_planes
+from napari_delse.labelled_planes import LabelledPlane, file_pairs, open_pair, paired_planes
+from napari_delse.prompts import ObjectPrompt
 from napari_delse.records import Contents
 from napari_delse.replay import rebuild
 from napari_delse.session import AnnotationSession
@@ -211,8 +212,9 @@ class JournalSource:
         session = self._session(read(self.path))
         labels = session.store.data if isinstance(session.store, ArrayLabels) else None
         for number, (key, prompts) in enumerate(sorted(_by_plane(session).items(), key=lambda one: _order(one[0]))):
+            turned = key.axes != (len(key.index), len(key.index) + 1)
             for plane in paired_planes(
-                self.name,
+                f"{self.name}, axes {key.axes[0]} and {key.axes[1]}" if turned else self.name,
                 self.image,
                 labels,  # type: ignore[arg-type] # an array: `rebuild` makes one
                 axes=key.axes,
@@ -235,14 +237,14 @@ class JournalSource:
             ) from error
 
 
-def _by_plane(session: AnnotationSession) -> dict[PlaneKey, dict[int, Prompted]]:
+def _by_plane(session: AnnotationSession) -> dict[PlaneKey, dict[int, ObjectPrompt]]:
     """Prompts of the objects by plane and label, merged and split ones without."""
-    found: dict[PlaneKey, dict[int, Prompted]] = {}
+    found: dict[PlaneKey, dict[int, ObjectPrompt]] = {}
     for label, made in session.objects.items():
         for piece in made.pieces:
             prompts = found.setdefault(piece.plane, {})
             if not piece.origins and not piece.draft.missing:
-                prompts[label] = Prompted(piece.draft.prompt(), piece.draft.corrections)
+                prompts[label] = ObjectPrompt(label, piece.plane.index, piece.draft.prompt(), piece.draft.corrections)
     return found
 
 

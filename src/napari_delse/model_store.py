@@ -61,7 +61,7 @@ class ModelInfo:
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """ "before" and "after" of a fine-tuned model, else "extreme_points" of a trained one."""
+        """Those before and after a fine-tuning, or ``extreme_points`` of a trained model."""
         found = (self.card or {}).get("validation", {})
         return {k: v for k, v in found.items() if k in ("before", "after", "extreme_points") and isinstance(v, dict)}
 
@@ -92,9 +92,7 @@ def describe(path: Path, name: str = "") -> ModelInfo:
         card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
         if not isinstance(config, dict) or not isinstance(card, dict):
             raise ValueError("config.json and card.json must hold objects")
-        return replace(
-            info, config=config, card=card, parameters=parameters, megabytes=weights.stat().st_size / 1e6
-        )
+        return replace(info, config=config, card=card, parameters=parameters, megabytes=weights.stat().st_size / 1e6)
     except KeyError as error:
         return replace(info, problem=f"no {error}")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -114,6 +112,36 @@ def model_info(name: str) -> ModelInfo:
     if name not in found:
         raise ValueError(f"no model {name!r}; there are {', '.join(found)}")
     return found[name]
+
+
+def provenance(info: ModelInfo) -> list[str]:
+    """Where a model comes from and how good it is, one line each."""
+    card = info.card or {}
+    origin = "comes with the package" if info.packaged else str(info.path)
+    lines = [f"{info.name}{' (current)' if info.current else ''}: {origin}"]
+    if info.problem:
+        return [*lines, f"damaged: {info.problem}"]
+    if info.config:
+        size = info.config.get("crop", {}).get("size")
+        kind = info.config.get("architecture")
+        lines.append(f"{kind}, {size} px, {info.parameters / 1e6:.2f} M parameters, {info.megabytes:.1f} MB")
+    if info.parent:
+        data = card.get("data", {})
+        lines.append(f"fine-tuned from {info.parent} on {str(card.get('date', ''))[:10]}")
+        lines += [str(sentence) for sentence in data.get("found", ())]
+        source = data.get("source", {})
+        lines.append("data: " + str(source.get("images") or source.get("journal") or source.get("name", "")))
+        for name in ("before", "after"):
+            if scores := info.scores.get(name):
+                lines.append(
+                    f"{name}: IoU {scores['miou']:.4f}, F 2 px {scores['f_2px']:.4f} on {scores['objects']} objects"
+                )
+        lines.append(f"{card.get('steps')} steps, {card.get('seconds')} s on {card.get('device')}")
+    elif scores := info.scores.get("extreme_points"):
+        lines.append(f"IoU {scores['miou']:.4f} on {scores.get('objects', '?')} objects of several sets")
+    if card.get("licence"):
+        lines.append(f"licence: {card['licence']}")
+    return lines
 
 
 # ---------------------------------------------------------------- current
