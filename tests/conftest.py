@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,3 +74,29 @@ def disks() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return ((labels > 0) * 120.0 + rng.normal(60, 8, labels.shape)).astype(np.float32), labels
 
     return make
+
+
+@pytest.fixture(scope="session")
+def annotated() -> Callable[..., None]:
+    """Writes the journal of a session in which each object of a stack was clicked and accepted, some after drags."""
+    from napari_delse.edits import ArrayLabels, PlaneKey
+    from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
+    from napari_delse.journal import Identity, start
+    from napari_delse.session import AnnotationSession
+
+    def write(image: np.ndarray, labels: np.ndarray, path: Path, drags: int = 0) -> None:
+        session = AnnotationSession(ArrayLabels(np.zeros(labels.shape, np.uint16)))
+        journal = start(session, Identity.of(image, "stack"), path)
+        for z, plane in enumerate(labels):
+            for label in filter(None, np.unique(plane)):
+                truth = ObjectMask.from_plane(plane == label)
+                points = ExtremePoints.from_mask(plane == label).points
+                session.set_clicks(PlaneKey((1, 2), (z,)), points)
+                if drags > 0:
+                    session.add_correction(Correction(points[0], (points[0][0] - 1, points[0][1])))
+                    drags -= 1
+                session.receive(session.request(), SimpleNamespace(mask=truth, confidence=0.9))
+                session.commit()
+        journal.close()
+
+    return write

@@ -370,6 +370,7 @@ def test_models_are_listed_from_their_files(run, tmp_path, monkeypatch):
     assert found["cells-ft"] == {
         "name": "cells-ft", "architecture": "small", "size": 256, "parameters": 108, "licence": "BSD-3-Clause",
         "megabytes": (good / "model.safetensors").stat().st_size / 1e6, "path": str(good), "problem": None,
+        "packaged": False, "current": False, "parent": None,
         "validation": {"objects": 5, "miou": 0.91, "f_1px": 0.8, "f_2px": 0.9},
     }  # fmt: skip
     assert "model" in found["broken"]["problem"]
@@ -481,55 +482,6 @@ def test_strokes_are_soft_and_where_they_should_be():
     assert math.isclose(canvas.pixels[..., 2].sum(), 64)
     board = mosaic([canvas.to_bytes()] * 5, 3, gap=2)
     assert board.shape == (2 * 82 + 2, 3 * 122 + 2, 3)
-
-
-class TestTrain:
-    """Fine-tuning from the command line; its substance is tested with `finetune`."""
-
-    @pytest.fixture
-    def small(self, tmp_path, monkeypatch):
-        """A tiny parent and a stack of squares, with their paths."""
-        import torch
-
-        from napari_delse.checkpoint import save_model
-        from napari_delse.geometry import CropConfig
-        from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
-
-        arch = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
-        monkeypatch.setitem(ARCHITECTURES, "tiny", arch)
-        torch.manual_seed(0)
-        save_model(tmp_path / "parent", Delse(ModelConfig(architecture="tiny", crop=CropConfig(size=64))), {})
-        labels = np.zeros((5, 64, 64), np.uint8)
-        labels[:, 10:25, 12:30], labels[:, 40:55, 35:50] = 1, 2
-        tifffile.imwrite(tmp_path / "stack.tif", labels.astype(np.uint16) * 900 + 100)
-        tifffile.imwrite(tmp_path / "labels.tif", labels)
-        return tmp_path
-
-    def run(self, folder, *more):
-        files = [str(folder / "stack.tif"), str(folder / "labels.tif"), "--out", str(folder / "mine")]
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["train", *files, "--from", str(folder / "parent"), "--steps", "2", *more])
-        return ended.value.code
-
-    def test_trains_saves_and_reports_before_and_after(self, small, capsys):
-        assert self.run(small, "--json") == 0
-        result = json.loads(capsys.readouterr().out)
-        assert {"before", "after", "improved", "held_out_objects", "model"} <= set(result)
-        assert result["after"]["miou"] >= result["before"]["miou"]
-        assert (small / "mine" / "model.safetensors").is_file()
-
-    def test_labels_of_another_shape_are_told_in_one_sentence(self, small, capsys):
-        tifffile.imwrite(small / "labels.tif", np.ones((5, 60, 64), np.uint8))
-        assert self.run(small) == 2
-        assert "must match in (Z, Y, X)" in capsys.readouterr().err
-        assert not (small / "mine").exists()
-
-    def test_one_object_is_too_few(self, small, capsys):
-        labels = np.zeros((5, 64, 64), np.uint8)
-        labels[0, 5:15, 5:15] = 7
-        tifffile.imwrite(small / "labels.tif", labels)
-        assert self.run(small) == 2
-        assert "label at least two" in capsys.readouterr().err
 
 
 class TestExport:

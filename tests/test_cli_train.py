@@ -1,7 +1,6 @@
 """`napari-delse train`: its options, recipes, and data that cannot be trained on."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +32,7 @@ canvas = 64
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, own_home, monkeypatch):
     """A stack, its labels, a tiny model and a recipe."""
     monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
     torch.manual_seed(0)
@@ -69,21 +68,78 @@ def test_every_plain_setting_of_fine_tuning_is_an_option_with_its_comment(run):
 
 
 def test_options_and_set_reach_the_training(run, folder, monkeypatch):
-    import napari_delse.finetune
+    import napari_delse.finetune_jobs
+    import napari_delse.finetune_run
 
     seen = []
+    real = napari_delse.finetune_jobs.prepare
 
-    def watched(parent, samples, out, config, **_):
-        seen.append((parent, len(samples), out, config))
-        yield from ()
+    def watched(source, config, **more):
+        seen.append((config, more))
+        return real(source, config, **more)
 
-    monkeypatch.setattr(napari_delse.finetune, "fine_tune", watched)
+    monkeypatch.setattr(napari_delse.finetune_jobs, "prepare", watched)
+    monkeypatch.setattr(napari_delse.finetune_run, "run", lambda *_, **__: (x for x in ()))
     options = ("--minutes", "2", "--no-freeze-norm", "--score-objects", "7", "--set", "augment.invert=0.5")
-    assert run("stack.tif", "labels.tif", "--out", "mine", "--from", "parent", *options).code == 0
-    assert seen[0][:3] == ("parent", 4, Path("mine"))
-    config = seen[0][3]
+    done = run("stack.tif", "labels.tif", "--name", "mine", "--from", "parent", *options)
+    assert done.code == 0
+    config, more = seen[0]
+    assert (more["parent"].name, more["name"], more["out"]) == ("parent", "mine", None)
     assert (config.minutes, config.freeze_norm, config.score_objects, config.augment.invert) == (2, False, 7, 0.5)
     assert config.seed == FineTuneConfig().seed
+    assert "8 labelled objects in 4 planes of 1 image" in done.err
+    assert "Plane 3 with 2 objects is held out" in done.err
+
+
+def test_fine_tuning_tells_survey_progress_and_verdict_and_the_same_again_is_not_trained_twice(run, folder):
+    command = ("stack.tif", "labels.tif", "--from", "parent", "--steps", "2", "--replay", "0", "--json")
+    first = run(*command)
+    assert first.code == 0
+    result = json.loads(first.out)
+    assert {"before", "after", "gain", "improved", "held_out_objects", "model", "sentences", "job"} <= set(result)
+    assert result["after"]["miou"] >= result["before"]["miou"]
+    assert (result["model"] == "stack") == result["improved"]
+    assert "held-out IoU" in first.err
+    again = run(*command)
+    assert json.loads(again.out) == result
+    assert "was complete" in again.err
+    by_name = run("--job", "stack", "--json")
+    assert json.loads(by_name.out) == result
+
+
+def test_ctrl_c_is_not_the_end(run, folder, monkeypatch):
+    import napari_delse.finetune_run
+
+    command = ("stack.tif", "labels.tif", "--from", "parent", "--steps", "3", "--replay", "0", "--minutes", "0.001")
+    real = napari_delse.finetune_run.run
+
+    def interrupted(*args, **kwargs):
+        for progress in real(*args, **kwargs):
+            yield progress
+            if progress.step == 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(napari_delse.finetune_run, "run", interrupted)
+        stopped = run(*command)
+    assert stopped.code == 130
+    assert "the same command goes on from here" in stopped.err
+    again = run(*command)
+    assert again.code == 0
+    assert "goes on from where it was stopped" in again.err
+    assert " 67%" in again.err
+    assert " 33%" not in again.err
+
+
+def test_a_journal_with_its_image_is_trained_on(run, folder, annotated):
+    labels = tifffile.imread(folder / "labels.tif")
+    annotated(tifffile.imread(folder / "stack.tif"), labels, folder / "work.jsonl", drags=3)
+    done = run("stack.tif", "work.jsonl", "--from", "parent", "--steps", "1", "--replay", "0", "--json")
+    assert done.code == 0
+    assert "8 labelled objects in 4 planes" in done.err
+    assert "The clicks of 8 of them were recorded, and of 3 also drags." in done.err
+    wrong = run("stack.tif", "labels.tif", "--begun-with", "labels.tif")
+    assert "--begun-with goes with an annotation journal" in wrong.err
 
 
 def test_a_recipe_is_trained_and_goes_on(run, folder):
@@ -103,8 +159,12 @@ def test_a_recipe_is_trained_and_goes_on(run, folder):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ((), "say what to train on"),
         (("stack.tif",), "stack.tif needs labels"),
-        (("stack.tif", "labels.tif"), "with --out DIR"),
+        (("stack.tif", "labels.tif", "--name", "x", "--out", "mine"), "leave one of them out"),
+        (("stack.tif", "--job", "stack"), "--job goes on with what was begun"),
+        (("--job", "gone"), "gone is no training"),
+        (("stack.tif", "labels.tif", "--progress", "jsonl"), "goes with --job"),
         (("stack.tif", "labels.tif", "--out", "stack.tif"), "is a file"),
         (("gone.tif", "labels.tif", "--out", "mine"), "gone.tif does not exist"),
         (("stack.tif", "parent", "--out", "mine"), "must be two images or two folders of images"),

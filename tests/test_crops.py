@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
+from napari_delse._crop_records import no_records
 from napari_delse.crops import (
     AugmentConfig,
     CropSampler,
@@ -18,9 +19,10 @@ from napari_delse.crops import (
     pack_objects,
 )
 from napari_delse.data import IGNORE, split_planes, to_input
-from napari_delse.geometry import Crop, CropConfig
+from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints
 from napari_delse.images import Plane
 from napari_delse.model import ModelConfig
+from napari_delse.prompts import ObjectPrompt
 
 CONFIG = ModelConfig(crop=CropConfig(size=128))
 EXACT = CropSampler(CONFIG, None)
@@ -144,6 +146,7 @@ def test_a_margin_in_pixels_is_filled_from_a_pack_that_reaches_as_far(sample):
                 *(torch.as_tensor(part)[None] for part in pack_object(sample, label, 256, reach=reach)),
                 colour=torch.tensor([False]),
                 group=torch.tensor([0]),
+                **no_records(1),
             )
         )
         seen = to_input(sample.image.read(Crop.around(exact_prompt(sample, label).box, config.crop)), 128)
@@ -382,3 +385,103 @@ def test_the_true_prompt_is_that_of_the_mask(sample):
     prompt = exact_prompt(sample, 3)
     assert prompt.box == (48, 188, 72, 212)
     assert Plane.of(sample.image) is sample.image
+
+
+# --- partial labels
+
+
+def touching_pair():
+    """A plane with two objects that share an edge, both labelled."""
+    labels = np.zeros((90, 120), np.uint16)
+    labels[25:65, 20:60], labels[30:70, 60:95] = 1, 2
+    image = np.where(labels == 1, 150, np.where(labels == 2, 140, 60)) + np.random.default_rng(0).normal(
+        0, 5, (90, 120)
+    )
+    (sample,) = split_planes("pair", image.astype(np.float32), labels)
+    return sample
+
+
+def test_whether_a_neighbour_is_labelled_changes_nothing_of_an_example():
+    """What surrounds an object is background of *it*, so a neighbour without a label teaches nothing wrong."""
+    full = touching_pair()
+    partly = full._replace(labels=np.where(full.labels == 1, 1, 0).astype(np.uint16))
+    one = torch.tensor([0])
+    packs = [join_packs(pack_objects([sample], group=0)).select(one) for sample in (full, partly)]
+    assert all(torch.equal(a, b) for a, b in zip(*packs, strict=True))
+    a, b = (AUGMENTED(pack, seeded(3)) for pack in packs)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert a.weight.all()  # and the neighbour's pixels do count: with these clicks they are not the object
+
+
+def test_an_unlabelled_object_is_no_example_of_background():
+    full = touching_pair()
+    partly = full._replace(labels=np.where(full.labels == 1, 1, 0).astype(np.uint16))
+    empty = full._replace(labels=np.zeros_like(full.labels))
+    assert len(join_packs(pack_objects([partly, empty], group=0)).group) == 1
+
+
+# --- what a person did
+
+
+def recorded_pack(sample, label, *, box=False, drags=1):
+    """One object with its exact extreme points as recorded clicks, and drags from its centre to its top."""
+    exact = exact_prompt(sample, label)
+    y, x = np.argwhere(sample.labels == label).mean(axis=0)
+    drag = Correction((y, x), min(exact.points))
+    prompt = ExtremePoints.from_box(exact.points) if box else exact
+    recorded = {("scene", 0, label): ObjectPrompt(label, (), prompt, (drag,) * drags)}
+    pack = join_packs(pack_objects([sample], group=0, recorded=recorded))
+    return pack.select(torch.full((24,), label - 1))
+
+
+def recorded_crops(pack, chance=1.0, seed=0):
+    return CropSampler(CONFIG, AugmentConfig(recorded=chance))(pack, seeded(seed))
+
+
+@pytest.mark.parametrize("label", [1, 2, 4])
+def test_recorded_clicks_and_drags_turn_with_the_object(sample, label):
+    batch = recorded_crops(recorded_pack(sample, label))
+    for mask, points, present, drags in zip(batch.mask[:, 0], batch.points, batch.present, batch.drags, strict=True):
+        inside = mask.numpy() > 0
+        ys, xs = np.nonzero(inside)
+        clicks = points[present].numpy()
+        assert len(clicks) == 4
+        np.testing.assert_allclose(clicks.min(axis=0), (ys.min(), xs.min()), atol=2.5)
+        np.testing.assert_allclose(clicks.max(axis=0), (ys.max(), xs.max()), atol=2.5)
+        start, end = drags[0].numpy()
+        np.testing.assert_allclose(start, (ys.mean(), xs.mean()), atol=2.5)
+        edge = np.minimum(distance_transform_edt(inside), distance_transform_edt(~inside))
+        assert edge[tuple(end.round().astype(int))] <= 3
+        assert drags[1:].isinf().all()
+
+
+def test_a_recorded_box_is_not_shown(sample):
+    batch = recorded_crops(recorded_pack(sample, 1, box=True))
+    assert not batch.clicks.any()
+    rows = batch.mask.amax(dim=(1, 3)).sum(dim=1)  # the window is the box's, as it is with clicks
+    assert ((rows > 0.5 * 128) & (rows < 0.85 * 128)).all()
+
+
+def test_recorded_prompts_are_used_as_often_as_asked(sample):
+    pack = recorded_pack(sample, 1)
+    used = [int(recorded_crops(pack, chance).drags[:, 0, 0, 0].isfinite().sum()) for chance in (0.0, 0.5, 1.0)]
+    assert used[0] == 0
+    assert 4 < used[1] < 20
+    assert used[2] == 24
+
+
+def test_the_clicks_that_span_the_box_are_kept_of_many(sample):
+    exact = exact_prompt(sample, 1)
+    centre = np.mean(exact.points, axis=0)
+    prompt = ExtremePoints(tuple((centre[0] + i / 9, centre[1]) for i in range(9)) + exact.points)
+    recorded = {("scene", 0, 1): ObjectPrompt(1, (), prompt)}
+    pack = join_packs(pack_objects([sample], group=0, recorded=recorded)).select(torch.tensor([0]))
+    plain = recorded_pack(sample, 1, drags=0).select(torch.tensor([0]))
+    assert torch.equal(pack.prompt.amin(dim=1), plain.prompt.amin(dim=1))
+    finite = plain.prompt[0, :4]
+    assert torch.equal(pack.prompt[0].amax(dim=0), finite.amax(dim=0))
+
+
+def test_a_pack_without_records_spends_no_random_numbers_on_them(sample, pack):
+    for a, b in zip(recorded_crops(pack, 0.0), recorded_crops(pack, 1.0), strict=True):
+        assert torch.equal(a, b)

@@ -75,7 +75,7 @@ def test_the_same_again_is_the_same_job_and_another_gets_a_name_of_its_own(job, 
 def test_a_folder_with_another_training_is_refused(source, tiny_parent, tmp_path):
     first = prepare(source, SHORT, parent=tiny_parent, out=tmp_path / "mine")
     assert first.folder == tmp_path / "mine" / "training"
-    with pytest.raises(ValueError, match="holds another training .*with other settings: seed"):
+    with pytest.raises(ValueError, match=r"holds another training .*with other settings: seed"):
         prepare(source, replace(SHORT, seed=1), parent=tiny_parent, out=tmp_path / "mine")
 
 
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(source, tiny_parent, hom
 
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "write_held_out", full)
-        with pytest.raises(OSError, match="not enough room in .* takes about 2.. MB; free some"):
+        with pytest.raises(OSError, match=r"not enough room in .* takes about 2.. MB; free some"):
             prepare(source, SHORT, parent=tiny_parent)
     assert not (home / "training").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
@@ -197,7 +197,7 @@ def test_fine_tuning_raises_the_score_and_keeps_a_model_with_its_provenance(sour
     assert {p.name for p in job.folder.iterdir()} == {
         "job.json", "held_out.safetensors", "history.csv", "lock", "result.json", "state.json", "strip.safetensors"
     }  # fmt: skip
-    assert list(run(job))[0].outcome == outcome
+    assert next(run(job)).outcome == outcome
 
 
 @pytest.fixture
@@ -237,9 +237,7 @@ def test_a_model_that_is_not_better_is_not_kept_and_the_reason_is_told(last, ste
     from napari_delse.finetune_result import Outcome, verdict
 
     before, now = (ScoredObjects((v,) * 6, (v,) * 6) for v in (0.5, last))
-    outcome = Outcome(
-        False, "", "", before, before, now, Gain.between(before, now), (), steps, 9.0, 8, "default", ""
-    )
+    outcome = Outcome(False, "", "", before, before, now, Gain.between(before, now), (), steps, 9.0, 8, "default", "")
     text = " ".join(verdict(outcome, objects))
     assert "'default' stays: IoU 0.500 before" in text
     assert why in text
@@ -385,7 +383,7 @@ def test_what_is_no_job_is_told(tmp_path, content):
     folder.mkdir()
     if content is not None:
         (folder / "job.json").write_text(content)
-    with pytest.raises(ValueError, match="is no training|cannot be read as a training"):
+    with pytest.raises(ValueError, match=r"is no training|cannot be read as a training"):
         open_job(folder)
 
 

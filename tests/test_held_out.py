@@ -7,7 +7,16 @@ import torch
 from napari_delse.annotator import simulated_prompt
 from napari_delse.checkpoint import load_model
 from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.held_out import JITTER, cut_out, evaluate, read_held_out, read_strip, strip_of, write_held_out, write_strip
+from napari_delse.held_out import (
+    JITTER,
+    cut_out,
+    evaluate,
+    read_held_out,
+    read_strip,
+    strip_of,
+    write_held_out,
+    write_strip,
+)
 from napari_delse.images import Plane
 from napari_delse.labelled_planes import IGNORE, LabelledPlane
 from napari_delse.metrics import score_object

@@ -163,7 +163,7 @@ def test_a_file_that_lies_about_its_size_is_refused(mine, tmp_path):
         while (place := data.find(marker, place + 1)) >= 0:
             data[place + offset : place + offset + 4] = (7).to_bytes(4, "little")
     good.write_bytes(data)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"good\.zip"):
         import_model(good)
     assert set(available_models()) == {"default", "mine"}
 

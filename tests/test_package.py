@@ -18,7 +18,7 @@ ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
     | {"_colours", "_ome_zarr", "_page", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
-    {"crops", "data", "labelled_planes", "losses", "model"},
+    {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
     {"checkpoint"},
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},

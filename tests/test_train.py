@@ -305,6 +305,42 @@ def test_the_simulated_drag_starts_on_the_wrong_contour_and_ends_on_the_true_one
     assert not found.any()
 
 
+def with_drag(network, pack, start, end):
+    """A batch whose first object has one recorded drag."""
+    batch = CropSampler(network.config, None)(pack, None)
+    batch.drags[0, 0] = torch.tensor([start, end])
+    return batch
+
+
+def test_a_recorded_drag_goes_before_a_simulated_one_while_its_error_is_there(pack):
+    network = model()
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    phi = (10 - ((y - 32).square() + (x - 32).square()).sqrt()).expand(4, 1, 64, 64)  # smaller than the object
+    batch = with_drag(network, pack, (32.0, 42.0), (32.0, 50.0))
+    start, end, made = train.next_drag(phi, batch, 0)
+    assert start[0].tolist() == [32, 42]
+    assert end[0].tolist() == [32, 50]
+    assert made.all()
+    simulated = simulate_drag(phi, batch.mask)
+    assert torch.equal(start[1:], simulated[0][1:])
+    for moot, turn in ((phi + 12, 0), (phi, 1), (phi, 3)):  # the contour has left; the person made no second drag
+        assert torch.equal(train.next_drag(moot, batch, turn)[0], simulate_drag(moot, batch.mask)[0])
+
+
+def test_recorded_drags_reach_the_editor(pack, monkeypatch):
+    network, seen = model(), []
+    batch = with_drag(network, pack, (30.0, 30.0), (30.0, 50.0))
+    maps = train.drag_maps
+    nothing = torch.zeros(4, 2), torch.ones(4, 2), torch.zeros(4, dtype=torch.bool)
+    monkeypatch.setattr(train, "simulate_drag", lambda phi, mask: nothing)
+    monkeypatch.setattr(train, "_nearest", lambda boundary, point: (point, torch.zeros(len(point))))
+    monkeypatch.setattr(train, "drag_maps", lambda *told, **more: seen.append(told) or maps(*told, **more))
+    interactive_losses(network, batch, LossConfig(), 1)
+    start, end, made, _ = seen[0]
+    assert (start[0, 0].tolist(), end[0, 0].tolist()) == ([30, 30], [30, 50])
+    assert made[:, 0].tolist() == [True, False, False, False]
+
+
 def test_corrections_teach_the_editor(pack):
     network = model()
     batch = CropSampler(network.config, AugmentConfig())(pack, torch.Generator().manual_seed(1))

@@ -34,8 +34,9 @@ def learning_rate(config: TrainConfig, fraction: float) -> float:
 
 
 def _optimizer(model: Delse, config: TrainConfig) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learning if p.ndim > 1]
+    plain = [p for p in learning if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, foreach=True)
@@ -67,7 +68,11 @@ class TrainingState:
                     module.eval()
         elif world.size > 1 and device.type == "cuda":
             torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if config.learn:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name.startswith(config.learn))
         self.config, self.world = config, world
+        self._start = [p.detach().clone() for p in self.model.parameters()] if config.anchor else []
         self.optimizer = _optimizer(self.model, config)
         self.step = 0
         self.seconds = 0.0
@@ -91,6 +96,9 @@ class TrainingState:
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True)
         self.optimizer.step()
+        if self._start:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.model.parameters()), self._start, min(1.0, rate * self.config.anchor))
         self.step += 1
         return norm.detach()
 

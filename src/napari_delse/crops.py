@@ -7,7 +7,7 @@ over objects in Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,13 +18,16 @@ import torch.nn.functional as F
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
+from napari_delse._crop_records import box_of, records, turned, with_recorded
 from napari_delse.data import IGNORE, Sample, normalise, object_ids
 from napari_delse.geometry import Crop, CropConfig, ExtremePoints
 from napari_delse.images import Plane
 from napari_delse.levelset import boundary_directions, signed_distance
 from napari_delse.model import ModelConfig, click_map
+from napari_delse.prompts import ObjectPrompt
 
 _HULL = 64  # hull vertices kept per object
+_CONTEXT = 0.6  # of the box's sides, on a canvas around it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class AugmentConfig:
     grey: float = 0.15  # probability that colours are lost
     extra_clicks: float = 0.25  # probability of one to three further boundary clicks
     box_only: float = 0.08  # probability of a prompt without clicks (DELSE*)
+    recorded: float = 0.5  # probability of a person's recorded clicks and drags, of objects that have them
 
 
 class ObjectPack(NamedTuple):
@@ -60,6 +64,12 @@ class ObjectPack(NamedTuple):
         Whether the image is RGB.
     group : int64 Tensor, shape (N,)
         Which data set the object comes from.
+    prompt : float32 Tensor, shape (N, 8, 2)
+        Recorded clicks, (y, x) in canvas pixels; infinity where there are no more.
+    boxed : bool Tensor, shape (N,)
+        Whether these are the corners of a box.
+    drags : float32 Tensor, shape (N, 3, 2, 2)
+        Recorded drags in their order, from the first to the second point; infinity where there are no more.
     """
 
     pixels: Tensor
@@ -67,6 +77,9 @@ class ObjectPack(NamedTuple):
     zoom: Tensor
     colour: Tensor
     group: Tensor
+    prompt: Tensor
+    boxed: Tensor
+    drags: Tensor
 
     def select(self, indices: Tensor) -> ObjectPack:
         """The objects at the given positions."""
@@ -83,6 +96,7 @@ class CropBatch(NamedTuple):
     mask: Tensor  # truth, 0 or 1
     weight: Tensor  # 0 on ignored pixels
     distance: Tensor  # truncated signed distance of the truth
+    drags: Tensor  # (B, 3, 2, 2) recorded drags, start and end; infinity where there is none to use
 
     @property
     def directions(self) -> Tensor:
@@ -91,18 +105,16 @@ class CropBatch(NamedTuple):
 
 
 def pack_object(
-    sample: Sample, label: int, canvas: int, context: float = 0.6, reach: float = 8.0
+    sample: Sample, label: int, canvas: int, context: float = _CONTEXT, reach: float = 8.0
 ) -> tuple[npt.NDArray[np.uint8], ...]:
     """One object's canvas (5, S, S), hull (64, 2) and zoom.
 
     The canvas shows ``context`` times the box's sides, and at least ``reach`` plane pixels, around the box.
     """
     mask = sample.labels == label
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = (float(rows[0]), float(columns[0]), float(rows[-1]), float(columns[-1]))
-    crop = Crop.around(box, CropConfig(size=canvas, margin=context, min_margin=reach, squareness=1))
-    side = max(crop.shape)
-    crop = replace(crop, y1=crop.y0 + side, x1=crop.x0 + side)
+    box = _box(mask)
+    crop = _canvas_crop(box, canvas, context, reach)
+    side = crop.shape[0]
     pixels = sample.image.read(crop)
     low, high = np.percentile(pixels[:, ::2, ::2], (0.2, 99.8))
     flat = high - low <= 1e-6 * max(abs(low), abs(high)) + 1e-30  # as in `normalise`, whatever the unit
@@ -119,6 +131,18 @@ def pack_object(
     hull = crop.to_network(_hull_points(mask, box))
     result = torch.cat(stacked).round().clamp(0, 255).to(torch.uint8).numpy()
     return result, hull.astype(np.float32), np.float32(canvas / side)  # type: ignore[return-value]
+
+
+def _box(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(rows[0]), float(columns[0]), float(rows[-1]), float(columns[-1])
+
+
+def _canvas_crop(box: tuple[float, float, float, float], canvas: int, context: float, reach: float) -> Crop:
+    """The square part of the plane that a canvas shows."""
+    crop = Crop.around(box, CropConfig(size=canvas, margin=context, min_margin=reach, squareness=1))
+    side = max(crop.shape)
+    return replace(crop, y1=crop.y0 + side, x1=crop.x0 + side)
 
 
 def _inside(crop: Crop, shape: tuple[int, ...], size: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -153,6 +177,7 @@ def pack_objects(
     seed: int = 0,
     min_area: int = 12,
     reach: float = 8.0,
+    recorded: Mapping[tuple[str, int, int], ObjectPrompt] | None = None,
 ) -> Iterator[ObjectPack]:
     """Pack the objects of many planes, yielding one plane's at a time.
 
@@ -172,6 +197,9 @@ def pack_objects(
         Smaller objects are left out.
     reach : float
         Plane pixels kept around each object at least: as many as the model's ``crop.min_margin``.
+    recorded : mapping of (name, plane, label) to ObjectPrompt, optional
+        What a person clicked and dragged for some of the objects, in pixels of the plane. Training then uses it in
+        place of simulated clicks and drags, as often as ``AugmentConfig.recorded`` says.
     """
     rng = np.random.default_rng(seed)
     found: Iterable[tuple[Sample, list[int]]] = ((sample, object_ids(sample.labels, min_area)) for sample in samples)
@@ -183,10 +211,18 @@ def pack_objects(
     for sample, ids in found:
         chosen = [i for i in ids if rng.random() < keep]
         if chosen:
-            parts = [pack_object(sample, i, canvas, reach=reach) for i in chosen]
+            parts = [pack_object(sample, i, canvas, _CONTEXT, reach) for i in chosen]
             pixels, hulls, zooms = (torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True))
-            colour = torch.full((len(chosen),), sample.image.rgb)
-            yield ObjectPack(pixels, hulls, zooms, colour, torch.full((len(chosen),), group))
+            known = [(recorded or {}).get((sample.name, sample.plane, i)) for i in chosen]
+            crops = [_canvas_crop(_box(sample.labels == i), canvas, _CONTEXT, reach) for i in chosen]
+            yield ObjectPack(
+                pixels,
+                hulls,
+                zooms,
+                colour=torch.full((len(chosen),), sample.image.rgb),
+                group=torch.full((len(chosen),), group),
+                **records(list(zip(known, crops, strict=True))),
+            )
 
 
 def join_packs(packs: Iterable[ObjectPack]) -> ObjectPack:
@@ -215,13 +251,15 @@ class CropSampler:
     def __call__(self, pack: ObjectPack, generator: torch.Generator | None = None) -> CropBatch:
         """Crop every object of a pack; random numbers come from the generator."""
         size, device = self.model.crop.size, pack.pixels.device
-        count, canvas = len(pack.pixels), pack.pixels.shape[-1]
+        canvas = pack.pixels.shape[-1]
         rand = _Random(generator, device)
-        spread = self._spread(count, rand)
+        recorded = self._recorded(pack, rand)
+        spread = self._spread(recorded, rand)
         centre = (canvas - 1) / 2
         hull = torch.einsum("bij,bnj->bni", spread, pack.hull - centre)  # spread plane, origin at the centre
         points = self._extreme_points(hull, rand)
-        low, high = self._window(points, pack.zoom, rand)
+        said = turned(pack.prompt, spread, centre, recorded)  # infinity where the clicks are simulated
+        low, high = self._window(*box_of(points, said), pack.zoom, rand)
         cell = (high - low) / size
         axis = (torch.arange(size, device=device) + 0.5)[None, :, None]
         where = low[:, None] + axis * cell[:, None]  # (B, size, 2) positions along y and x
@@ -242,6 +280,9 @@ class CropSampler:
         image = normalise(image, joint=torch.ones_like(pack.colour))
         clicks = (points - low[:, None]) / cell[:, None] - 0.5
         clicks, present = self._choose_clicks(clicks, mask, rand)
+        clicks, present = with_recorded(clicks, present, (said - low[:, None]) / cell[:, None] - 0.5, pack.boxed)
+        drags = turned(pack.drags.flatten(1, 2), spread, centre, recorded)
+        drags = ((drags - low[:, None]) / cell[:, None] - 0.5).view_as(pack.drags)
         return CropBatch(
             image,
             click_map(clicks, present, size, self.model.click_sigma * size),
@@ -250,14 +291,27 @@ class CropSampler:
             mask,
             weight,
             signed_distance(mask, self.model.truncation_pixels(size)),
+            drags,
         )
 
-    def _spread(self, count: int, rand: _Random) -> Tensor:
-        """Random rotation, flip and stretching as (B, 2, 2) matrices."""
+    def _recorded(self, pack: ObjectPack, rand: _Random) -> Tensor:
+        """Of which objects the recorded clicks and drags are used, (B,)."""
+        known = pack.prompt[:, 0, 0].isfinite()
+        if self.augment is None or not known.any():  # no random number is spent on packs without records
+            return torch.zeros_like(known)
+        return known & rand.chance(self.augment.recorded, len(known))
+
+    def _spread(self, recorded: Tensor, rand: _Random) -> Tensor:
+        """Random rotation, flip and stretching as (B, 2, 2) matrices.
+
+        Recorded clicks are turned by quarters only: turned freely they would be extreme points no more.
+        """
+        count = len(recorded)
         if self.augment is None:
             return torch.eye(2, device=rand.device).expand(count, 2, 2)
         quarter = rand.integers(4, count) * (torch.pi / 2)
-        angle = torch.where(rand.chance(self.augment.rotate, count), rand.uniform(0, 2 * torch.pi, count), quarter)
+        free = rand.chance(self.augment.rotate, count) & ~recorded
+        angle = torch.where(free, rand.uniform(0, 2 * torch.pi, count), quarter)
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).view(-1, 2, 2)
         stretch = rand.uniform(-self.augment.scale, self.augment.scale, count, 2).exp()
         flip = torch.where(rand.chance(0.5, count), -1.0, 1.0)
@@ -283,11 +337,11 @@ class CropSampler:
             result = result + rand.uniform(-1, 1, *result.shape) * 2 * error[:, None, None] * extent[:, None]
         return result
 
-    def _window(self, points: Tensor, zoom: Tensor, rand: _Random) -> tuple[Tensor, Tensor]:
+    def _window(self, low: Tensor, high: Tensor, zoom: Tensor, rand: _Random) -> tuple[Tensor, Tensor]:
         """`Crop.around` for a batch, with a varied margin: lower and upper edge, (B, 2) each."""
         crop = self.model.crop
         pixel = zoom[:, None]
-        low, high = points.amin(dim=1) - pixel / 2, points.amax(dim=1) + pixel / 2
+        low, high = low - pixel / 2, high + pixel / 2
         extent = high - low
         margin = extent.new_full((len(zoom), 1), crop.margin)
         if self.augment is not None:

@@ -17,11 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from napari_delse.finetune_jobs import Job, open_job
 from napari_delse.finetune_run import JobProgress, finish, out_of_memory, run
 
+COMMAND = (sys.executable, "-m", "napari_delse")
 _NICENESS = 10
 _PATIENCE = 60.0  # seconds that a child has to save and end
 
@@ -40,8 +41,16 @@ class _Orders:
         self.said = ""
         self._stdin = stdin
         threading.Thread(target=self._listen, name="napari-delse-orders", daemon=True).start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._take("stop"))
+
+    def __enter__(self) -> Self:
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:  # others may not ask for signals
+            self._former = signal.signal(signal.SIGTERM, lambda *_: self._take("stop"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._former)
 
     def _take(self, order: str) -> None:
         if self.said != "finish":
@@ -72,23 +81,15 @@ def serve(folder: Path | str, device: str = "auto", stdin: TextIO | None = None,
     int
         0 when it ended or was stopped, 2 after an error, which the last line tells.
     """
-    orders = _Orders(stdin or sys.stdin)
+    _be_modest()
     target = out or sys.stdout
 
     def tell(kind: str, **content: Any) -> None:
         print(json.dumps({"kind": kind, **content}), file=target, flush=True)
 
-    _be_modest()
     try:
-        with closing(run(folder, device=device)) as steps:
-            for progress in steps:
-                tell("progress", **progress.to_json())
-                if orders.said:
-                    break
-        if orders.said == "finish":
-            tell("outcome", **finish(folder, device=device).to_json())
-        elif orders.said:
-            tell("stopped")
+        with _Orders(stdin or sys.stdin) as orders:
+            _obey(Path(folder), device, orders, tell)
     except BrokenPipeError:  # nobody listens any more: what was done is saved
         return 0
     except (ValueError, OSError, RuntimeError, MemoryError, ArithmeticError, ImportError) as error:
@@ -97,6 +98,20 @@ def serve(folder: Path | str, device: str = "auto", stdin: TextIO | None = None,
         tell("error", text=_sentence(error))
         return 2
     return 0
+
+
+def _obey(folder: Path, device: str, orders: _Orders, tell: Callable[..., None]) -> None:
+    with closing(run(folder, device=device)) as steps:
+        for progress in steps:
+            tell("progress", **progress.to_json())
+            if progress.done:
+                return
+            if orders.said:
+                break
+    if orders.said == "finish":
+        tell("outcome", **finish(folder, device=device).to_json())
+    else:
+        tell("stopped")
 
 
 def _be_modest() -> None:
@@ -135,7 +150,7 @@ class TrainingProcess:
 
     def __init__(self, job: Job | Path | str, device: str = "auto") -> None:
         self.job = job if isinstance(job, Job) else open_job(job)
-        command = [sys.executable, "-m", "napari_delse", "train", "--job", str(self.job.folder)]
+        command = [*COMMAND, "train", "--job", str(self.job.folder)]
         self._log = self.job.folder / "child.log"
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(

@@ -291,6 +291,8 @@ class _Training:
     def fit(self, config: Any) -> Generator[TrainProgress, None, None]:
         """The training itself."""
         network = load_model(self.folder / "parent").model.requires_grad_(True)
+        if self.job.config.size is not None:
+            network.config = network.config.resized(self.job.config.size)
         pack, sets = read_pack(self.folder / "pack.safetensors")
         yield from fit(
             network,

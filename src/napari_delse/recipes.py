@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
+from napari_delse._crop_records import no_records
 from napari_delse.checkpoint import load_model, read_weights, write_tensors
 from napari_delse.crops import ObjectPack, join_packs, pack_objects
 from napari_delse.data import Sample, check_images, object_ids, read_folder, read_pairs
@@ -163,7 +164,9 @@ def read_pack(path: Path | str) -> tuple[ObjectPack, tuple[str, ...]]:
         raise FileNotFoundError(f"{path} is no file; give one that training/pack.py wrote")
     try:
         with safe_open(str(path), "pt") as file:
-            parts = {name: file.get_tensor(name) for name in ObjectPack._fields}
+            absent = set(no_records(0)) - set(file.keys())  # in packs from before recorded prompts
+            parts = {name: file.get_tensor(name) for name in ObjectPack._fields if name not in absent}
+            parts = {**no_records(len(parts["group"])), **parts}
             about = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} holds no packed objects ({error}); write it with training/pack.py") from error

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_delse import losses
+from napari_delse._crop_records import CORRECTIONS
 from napari_delse._interrupt import HeldInterrupt
 from napari_delse._training_batches import Batches, Draw, random_stream
 from napari_delse._training_log import LossMeter, RunLog, StepNote, name_objects
@@ -27,7 +28,6 @@ from napari_delse.distributed import CLOSED, INTERRUPTED, World
 from napari_delse.levelset import signed_distance
 from napari_delse.model import Delse, Encoded, ModelConfig, click_map, drag_maps
 
-_CORRECTIONS = 3  # drags the simulated annotator makes at most
 _LOST_SECONDS = 3.0  # of work that are not worth another checkpoint when a run is stopped
 
 
@@ -72,6 +72,8 @@ class TrainConfig:
     balance: float = 0.5  # objects of a set are drawn with probability ~ count ** balance
     set_weights: Mapping[str, float] = field(default_factory=dict)  # name of a set -> drawn so many times as often
     freeze_norm: bool = False  # keep the batch norms' statistics: for fine-tuning on few images
+    learn: tuple[str, ...] = ()  # beginnings of the names of the parameters that learn; () is all
+    anchor: float = 0.0  # pull towards the weights at the start, as strong as a weight decay of this size
     precision: Literal["auto", "bf16", "float32"] = "auto"  # auto: bf16 where the hardware has it; phi stays float32
     save_minutes: float = 1.0  # time between checkpoints
     report_seconds: float = 10.0  # time between reports, at which a run can be stopped
@@ -84,6 +86,8 @@ class TrainConfig:
             raise ValueError(f"steps must be >= 1 and batch_size >= 2, got {self.steps} and {self.batch_size}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be > 0, got {self.minutes:g}; leave them out to train by steps")
+        if self.anchor < 0:
+            raise ValueError(f"anchor must not be negative, got {self.anchor:g}; 0 lets the weights go anywhere")
         if wrong := {name: value for name, value in self.set_weights.items() if value < 0}:
             raise ValueError(f"set_weights must not be negative, got {wrong}; 0 leaves a set out")
 
@@ -180,12 +184,17 @@ def simulate_drag(phi: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     score = torch.where(predicted, away, torch.full_like(away, -1e6)).flatten(1)
     worst, index = score.max(dim=1)
     start = torch.stack([index // size, index % size], dim=-1).to(phi)
-    axis = torch.arange(size, device=phi.device, dtype=phi.dtype)
-    to_start = (axis - start[:, :1])[:, :, None].square() + (axis - start[:, 1:])[:, None, :].square()
-    to_start = torch.where(true[:, 0], to_start, torch.full_like(to_start, 1e9)).flatten(1)
-    near, index = to_start.min(dim=1)
-    end = torch.stack([index // size, index % size], dim=-1).to(phi)
-    return start, end, (worst > 0.6) & (near < 1e8)
+    end, away_from_start = _nearest(true, start)
+    return start, end, (worst > 0.6) & away_from_start.isfinite()
+
+
+def _nearest(boundary: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixel of a boundary (B, 1, H, W) nearest to a point (B, 2), and how far it is; infinity without any."""
+    size = boundary.shape[-1]
+    axis = torch.arange(size, device=point.device, dtype=point.dtype)
+    squared = (axis - point[:, :1])[:, :, None].square() + (axis - point[:, 1:])[:, None, :].square()
+    near, index = squared.masked_fill(~boundary[:, 0], torch.inf).flatten(1).min(dim=1)
+    return torch.stack([index // size, index % size], dim=-1).to(point), near.sqrt()
 
 
 def _boundary(mask: Tensor) -> Tensor:
@@ -193,8 +202,42 @@ def _boundary(mask: Tensor) -> Tensor:
     return (mask - inner) > 0.5
 
 
+def next_drag(phi: Tensor, batch: CropBatch, turn: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The drag that a person recorded for this turn, else the one of `simulate_drag`.
+
+    A recorded drag counts as long as it holds what it was made to move: its start must lie on the predicted contour,
+    give or take half its length (or two pixels). A model that does not make this error needs another example.
+
+    Parameters
+    ----------
+    phi : Tensor, shape (B, 1, H, W)
+        Prediction, positive inside.
+    batch : CropBatch
+        Truth and recorded drags.
+    turn : int
+        How many drags were made before.
+
+    Returns
+    -------
+    start, end : Tensor, shape (B, 2)
+        p and q, (y, x) in network pixels.
+    made : bool Tensor, shape (B,)
+        Whether there is such a drag.
+    """
+    start, end, made = simulate_drag(phi, batch.mask)
+    if turn >= batch.drags.shape[1]:
+        return start, end, made
+    told = batch.drags[:, turn]
+    known = told.isfinite().flatten(1).all(dim=1)
+    told = torch.where(known[:, None, None], told, 0.0).to(start)
+    reach = ((told[:, 1] - told[:, 0]).norm(dim=-1) / 2).clamp_min(2.0)
+    used = known & (_nearest(_boundary((phi > 0).float()), told[:, 0])[1] <= reach)
+    start, end = (torch.where(used[:, None], told[:, i], x) for i, x in enumerate((start, end)))
+    return start, end, made | used
+
+
 def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: int) -> dict[str, Tensor]:
-    """Losses after one to three simulated drags, each made on the prediction before it (section 4.4)."""
+    """Losses after one to three drags, each made on the prediction before it (section 4.4); see `next_drag`."""
     size = batch.mask.shape[-1]
     config = model.config
     starts: list[Tensor] = []
@@ -208,7 +251,7 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
         with torch.set_grad_enabled(last):
             if turn:
                 assert phi is not None
-                start, end, wrong = simulate_drag(phi, batch.mask)
+                start, end, wrong = next_drag(phi, batch, turn - 1)
                 starts, ends, made = [*starts, start], [*ends, end], [*made, wrong]
                 points = torch.cat([points, end[:, None]], dim=1)
                 present = torch.cat([present, wrong[:, None]], dim=1)
@@ -366,7 +409,7 @@ class _Session:
         # The same dice on all processes: their steps must be of one kind.
         dice = np.random.default_rng(random_stream(config.seed, 0, self.run.step)).random(2)
         interactive = fraction >= config.interactive_from and self.run.model.config.evolves
-        drags = 1 + int(dice[1] * _CORRECTIONS) if interactive and dice[0] < config.interactive_share else 0
+        drags = 1 + int(dice[1] * CORRECTIONS) if interactive and dice[0] < config.interactive_share else 0
         with torch.autocast(self.batches.device.type, torch.bfloat16, enabled=self._autocast):
             parts: dict[str, Tensor] = compute(drawn.batch, drags, fraction < config.joint_from, drawn.generator)
         return parts
