@@ -29,11 +29,11 @@ class Line(NamedTuple):
     marked: bool = False  # every point with a dot
 
 
-def axis(low: float, high: float) -> tuple[float, float, float]:
-    """Round ends and a round step for an axis with two to five steps."""
+def axis(low: float, high: float, steps: int = 3) -> tuple[float, float, float]:
+    """Round ends and a round step for an axis of about so many steps."""
     if not high > low:
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    rough = (high - low) / 3
+    rough = (high - low) / steps
     power = 10 ** math.floor(math.log10(rough))
     step = min((1, 2, 5, 10), key=lambda n: abs(n * power - rough)) * power
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step
@@ -87,7 +87,7 @@ class Plot(QWidget):
             return 0.0, 1.0, 0.5
         low, high = min(values), max(values)
         room = max(0.0, _FLAT - (high - low)) / 2
-        return axis(low - room, high + room)
+        return axis(low - room, high + room, 3 if self._height > 120 else 2)
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802, ARG002 - Qt's name
         """Draw."""

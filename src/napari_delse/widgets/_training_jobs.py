@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -111,5 +112,6 @@ class JobOffers(QObject):
 
     def close(self) -> None:
         """Let no answer come any more."""
-        self._timer.stop()
+        with suppress(RuntimeError):  # Qt may have deleted it
+            self._timer.stop()
         self.runner.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
@@ -102,5 +103,6 @@ class Surveyor(QObject):
     def close(self) -> None:
         """Let no answer come any more."""
         self._number += 1
-        self._timer.stop()
+        with suppress(RuntimeError):  # Qt may have deleted it
+            self._timer.stop()
         self.runner.close()

@@ -439,10 +439,10 @@ class FineTuneWidget(TrainingPanel):
         run, last = self.run, self.run.last
         self.show_status(say.running(run.state, run.read, last), self.notices.text, trouble=self.notices.is_trouble)
         outcome = None if last is None else last.outcome
-        is_known = last is not None or run.state in ("paused", "done")
-        self.bar.setVisible(outcome is None)
-        self.bar.setRange(0, 1000 if is_known else 0)
-        self.bar.setValue(round(1000 * run.fraction))
+        done, total = run.read if run.state == "preparing" else (run.fraction, 1)
+        # No busy bar while the process starts: it would draw the whole window anew thirty times a second.
+        self.bar.setVisible(outcome is None and total > 0 and run.state != "starting")
+        self.bar.setValue(round(1000 * done / max(1, total)))
         self.numbers.setText("" if last is None else say.numbers(last))
         self.numbers.setVisible(last is not None and outcome is None)
         self.verdict.setVisible(outcome is not None)
