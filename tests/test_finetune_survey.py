@@ -143,3 +143,18 @@ def test_survey_json_is_plain(disks):
 
     stored = json.loads(json.dumps(survey(ArraySource(*disks(8))).to_json()))
     assert stored["training_objects"] + stored["held_out_objects"] + stored["left_out_objects"] == stored["objects"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "held"), [([10, 10], 5), ([9, 9, 2], 5), ([5, 5, 5, 5], 5), ([1] * 20, 5), ([18, 2], 5)]
+)
+@pytest.mark.parametrize("several", [True, False])
+def test_few_large_images_are_parted_rather_than_half_of_the_objects_held_out(counts, held, several):
+    split = split_planes(planes_of(counts, [f"i{n}" for n in range(len(counts))] if several else None), 0.25)
+    assert len(split.held_out) == held
+
+
+def test_of_a_parted_image_the_right_side_is_held_out():
+    split = split_planes(planes_of([10, 10], ["a", "b"]), 0.25)
+    assert [(k.plane, k.label) for k in split.held_out] == [(1, label) for label in (6, 7, 8, 9, 10)]
+    assert split.how == "5 objects of 1 image are held out (b)."

@@ -5,9 +5,9 @@
     python training/finetune_study.py report RUNS
 
 A run draws labelled objects as a person would label them, fine-tunes the default model with the jobs of
-`napari-delse train`, and scores the model before and after with four exact extreme points: on objects of images that were kept apart, and on
-images of the sets that the default model knows. RUNS/runs.csv gets a row per run; rows that are there are not run
-again. See `sample_objects` and `TEST` for how objects are drawn and what is kept apart.
+`napari-delse train`, and scores the model before and after with four exact extreme points: on objects of images that
+were kept apart, and on images of the sets that the default model knows. RUNS/runs.csv gets a row per run; rows that are
+there are not run again. See `sample_objects` and `TEST` for how objects are drawn and what is kept apart.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from napari_delse.crops import ObjectPack, join_packs, pack_objects
 from napari_delse.data import Sample
 from napari_delse.finetune import FineTuneConfig
 from napari_delse.finetune_survey import MIN_AREA, ObjectKey, PlaneFacts, Survey
-from napari_delse.geometry import CropConfig
+from napari_delse.geometry import CropConfig, Point
 from napari_delse.held_out import HeldOutObject, around, cut_out
 from napari_delse.images import Plane
 from napari_delse.labelled_planes import IGNORE, Box, LabelledPlane
 from napari_delse.labelled_sources import Source
+from napari_delse.prompts import ObjectPrompt
 from napari_delse.synthetic import synthetic_set
 
 _CONTEXT = 0.6  # share of the box around an object on its canvas, as `pack_objects` takes it
@@ -73,7 +75,9 @@ def training_pack(
 
     def own() -> Iterator[ObjectPack]:
         for number, (plane, label, box) in enumerate(_each(source, found, wanted)):
-            yield from pack_objects([_window(plane, label, box, canvas)], 0, canvas, min_area=1, reach=_REACH)
+            sample, said = _window(plane, label, box, canvas)
+            known = {} if said is None else {(sample.name, sample.plane, label): said}
+            yield from pack_objects([sample], 0, canvas, min_area=1, reach=_REACH, recorded=known)
             if told is not None:
                 told(number + 1, len(wanted))
 
@@ -103,8 +107,8 @@ def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
     return pack_objects(samples, 1, canvas, limit=_PER_IMAGE * config.replay, seed=config.seed)
 
 
-def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> Sample:
-    """The part of a plane that an object's canvas shows, with this object alone."""
+def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> tuple[Sample, ObjectPrompt | None]:
+    """The part of a plane that an object's canvas shows, with this object alone, and what was clicked there."""
     config = CropConfig(size=canvas, margin=_CONTEXT, min_margin=_REACH, squareness=1)
     y0, x0, y1, x1 = around(plane, box, config, slack=0.02)
     pixels = plane.image.window(y0, x0, y1, x1)
@@ -112,7 +116,19 @@ def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> Sample:
     ids = plane.ids(y0, x0, y1, x1)
     # What surrounds an object is background for it, labelled or not.
     alone = np.where((ids == label) | (ids == IGNORE), ids, 0).astype(np.uint16)
-    return Sample(plane.name, plane.number, image, alone)
+    said = plane.prompts.get(label)
+    return Sample(plane.name, plane.number, image, alone), None if said is None else _moved(said, y0, x0)
+
+
+def _moved(said: ObjectPrompt, y0: int, x0: int) -> ObjectPrompt:
+    """Clicks and drags in pixels of a window."""
+
+    def there(point: Point) -> Point:
+        return point[0] - y0, point[1] - x0
+
+    prompt = replace(said.prompt, points=tuple(map(there, said.prompt.points)))
+    drags = tuple(replace(drag, start=there(drag.start), end=there(drag.end)) for drag in said.corrections)
+    return replace(said, prompt=prompt, corrections=drags)
 
 
 def _each(source: Source, found: Survey, wanted: Sequence[ObjectKey]) -> Iterator[tuple[LabelledPlane, int, Box]]:

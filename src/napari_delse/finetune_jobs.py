@@ -284,7 +284,7 @@ class _Begun:
 
     def _fill(self, folder: Path, source: Source, told: Told | None) -> None:
         held = held_out_objects(source, self.found, self.config, self.parent.config.crop)
-        pack = training_pack(source, self.found, self.config, min(256, self.parent.config.crop.size), told)
+        pack = training_pack(source, self.found, self.config, self._canvas, told)
         write_pack(folder / "pack.safetensors", pack, ("own", "synthetic"))
         write_held_out(folder / "held_out.safetensors", held)
         (folder / "parent").mkdir()
@@ -311,9 +311,12 @@ class _Begun:
 
     def _bytes(self) -> float:
         """About how much room it takes."""
-        canvas = min(256, self.parent.config.crop.size)
         count = min(self.config.objects, len(self.found.split.training)) + 8 * self.config.replay
-        return count * 5 * canvas**2 + _SPARE
+        return count * 5 * self._canvas**2 + _SPARE
+
+    @property
+    def _canvas(self) -> int:
+        return min(256, self.config.size or self.parent.config.crop.size)
 
 
 def _difference(job: Job, begun: _Begun) -> str:

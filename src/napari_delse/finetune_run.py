@@ -292,7 +292,7 @@ class _Training:
         """The training itself."""
         network = load_model(self.folder / "parent").model.requires_grad_(True)
         if self.job.config.size is not None:
-            network.config = network.config.resized(self.job.config.size)
+            network.config = network.config.resized(min(self.job.config.size, network.config.crop.size))
         pack, sets = read_pack(self.folder / "pack.safetensors")
         yield from fit(
             network,

@@ -17,6 +17,7 @@ from napari_delse.labelled_sources import Source
 MIN_AREA = 12  # pixels; smaller labels are specks
 FEW = 5  # objects with which the held-out score begins to say something
 ENOUGH = 10  # objects from which on nobody needs a warning
+_FITS = 1.4  # times as many held-out objects as wanted are still right
 _GAP = 2  # planes beside the held-out ones that look too much like them
 _PARTS = 5  # separate parts that make a label look like a mask of many objects
 _SMALL_PLANE = 2**24  # pixels of a plane whose parts are counted
@@ -275,7 +276,9 @@ def split_planes(planes: Sequence[PlaneFacts], validation: float) -> Split:
     """Training and held-out objects that do not leak into each other.
 
     Whole images are held out where there are several; else the last planes of the stack with a gap before them,
-    because neighbouring planes look alike; else the objects on one side of the only plane.
+    because neighbouring planes look alike; else the objects on one side of the only plane. Where whole images or planes
+    are far from the share, as with twenty objects on two images, one of them is parted: labelled objects are too
+    precious to hold out half of them.
 
     Parameters
     ----------
@@ -292,35 +295,43 @@ def split_planes(planes: Sequence[PlaneFacts], validation: float) -> Split:
     total = sum(len(plane.labels) for plane in planes)
     if total < 2:
         raise ValueError(f"{total} labelled objects cannot be split; label at least two, better ten")
-    keys = [[ObjectKey(i, label) for label in plane.labels] for i, plane in enumerate(planes)]
+    keys = [_to_the_right(i, plane) for i, plane in enumerate(planes)]
     names = list(dict.fromkeys(plane.name for plane in planes))
     if len(names) > 1:
         units = [[k for i, p in enumerate(planes) if p.name == name for k in keys[i]] for name in names]
         training, held = _from_the_end(units, total, validation)
         count = len({planes[k.plane].name for k in held})
         how = f"{_count(count, 'image')} with {_count(len(held), 'object')} {_is(count)} held out"
+        if {planes[k.plane].name for k in training} & {planes[k.plane].name for k in held}:
+            how = f"{_count(len(held), 'object')} of {_count(count, 'image')} {_is(len(held))} held out"
         return Split(tuple(training), tuple(held), (), f"{how} ({_some(names[-count:])}).")
     if len(planes) > 1:
         training, held = _from_the_end([k for k in keys if k], total, validation)
         return _with_gap(planes, training, held)
-    boxes = dict(zip(planes[0].labels, planes[0].boxes, strict=True))
-    order = sorted(keys[0], key=lambda k: boxes[k.label][1] + boxes[k.label][3])
-    training, held = _from_the_end([[k] for k in order], total, validation)
+    training, held = _from_the_end([[k] for k in keys[0]], total, validation)
     how = f"The {_count(len(held), 'object')} farthest to the right {_is(len(held))} held out."
     return Split(tuple(training), tuple(held), (), how)
+
+
+def _to_the_right(number: int, plane: PlaneFacts) -> list[ObjectKey]:
+    """The objects of a plane from left to right."""
+    ordered = sorted(zip(plane.labels, plane.boxes, strict=True), key=lambda one: one[1][1] + one[1][3])
+    return [ObjectKey(number, label) for label, _ in ordered]
 
 
 def _from_the_end(
     units: list[list[ObjectKey]], total: int, validation: float
 ) -> tuple[list[ObjectKey], list[ObjectKey]]:
-    """Hold units out from the end, as long as it brings us nearer to the share; one unit always stays."""
+    """Hold whole units out from the end while they fit; part one if too few are held out otherwise."""
     units = [unit for unit in units if unit]
+    wanted = min(max(1, round(validation * total)), total - 1)
     held: list[ObjectKey] = []
-    while len(units) > 1:
-        share, more = len(held) / total, len(units[-1]) / total
-        if held and abs(share + more - validation) > abs(share - validation):
-            break
+    while len(units) > 1 and len(held) < wanted and len(held) + len(units[-1]) <= _FITS * wanted:
         held = [*units.pop(), *held]
+    if len(held) < wanted / _FITS:
+        missing = wanted - len(held)
+        held = [*units[-1][-missing:], *held]
+        units[-1] = units[-1][:-missing]
     return [key for unit in units for key in unit], held
 
 
