@@ -32,7 +32,14 @@ from napari_delse.widgets.finetune import FineTuneWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
-LEARNS = {"steps": 60, "replay": 0, "freeze_norm": False, "learning_rate": 5e-3, "interactive_share": 0.0}
+LEARNS = {
+    "steps": 50,
+    "replay": 0,
+    "batch_size": 4,
+    "freeze_norm": False,
+    "learning_rate": 5e-3,
+    "interactive_share": 0.0,
+}
 LASTS = {"steps": 4000, "replay": 0, "minutes": 1e-4, "batch_size": 2, "score_objects": 2}
 IDLES = {"steps": 2, "replay": 0, "learning_rate": 1e-12}
 
@@ -237,8 +244,8 @@ def test_files_that_cannot_be_learned_from_are_told_in_one_sentence(
     open_widget, qtbot, disks, tmp_path, spoil, sentence
 ):
     image, labels = disks(planes=2)
-    tifffile.imwrite(tmp_path / "image.tif", image)
-    tifffile.imwrite(tmp_path / "labels.tif", spoil(labels))
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "labels.tif", spoil(labels), photometric="minisblack")
     widget = open_widget()
     choose_kind(widget, "files")
     until_told(qtbot, widget, "Choose the images")
@@ -258,8 +265,8 @@ def choose_kind(widget, kind):
 
 def test_files_and_journals_are_learned_from_as_well(viewer, open_widget, qtbot, disks, tmp_path, annotated):
     image, labels = disks(planes=3)
-    tifffile.imwrite(tmp_path / "image.tif", image)
-    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
     annotated(image, labels, tmp_path / "work.jsonl", drags=2)
     widget = open_widget()
     choose_kind(widget, "files")
@@ -302,7 +309,7 @@ def test_the_form_gives_what_was_written(open_widget):
     [
         ("learning_rate", "fast", "'learning_rate' must be a number, got 'fast'"),
         ("batch_size", "", "'batch_size' must be a whole number, got None"),
-        ("validation", "1.5", "minutes must be > 0 and validation in (0, 1), got"),
+        ("validation", "1.5", "Minutes must be > 0 and validation in (0, 1), got"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_and_marked(viewer, open_widget, qtbot, disks, name, value, sentence):
@@ -353,24 +360,24 @@ def test_a_name_that_no_folder_can_have_is_told(viewer, open_widget, qtbot, disk
 
 def test_a_better_model_is_named_listed_and_taken(viewer, open_widget, qtbot, disks, parent):
     show(viewer, *disks())
+    shutil.copytree(user_models() / "tiny", user_models() / "my-disks")
     widget = open_widget(**LEARNS)
     widget.form.name_edit.setText("my-disks")
     train_until(qtbot, widget, "done")
     outcome = widget.run.last.outcome
     assert outcome.improved
-    assert "'my-disks' is better than 'tiny'" in widget.guide.text()
+    assert "'my-disks-2' is better than 'tiny'" in widget.guide.text()
     assert "95 % interval" in widget.verdict.text()
     assert widget.pairs.pairs == list(zip(outcome.before.iou, outcome.after.iou, strict=True))
     qtbot.waitUntil(lambda: len(widget.strip.pictures) > 0 and len(widget.loss_plot.lines) > 0)
     scores = {line.name: line.points for line in widget.score_plot.lines}
     assert scores["IoU"][0][1] == pytest.approx(outcome.before.mean_iou, abs=1e-4)
-    qtbot.waitUntil(lambda: current_model() == "my-disks")
-    qtbot.waitUntil(lambda: [one.name for one in widget.models.models if one.current] == ["my-disks"])
+    qtbot.waitUntil(lambda: current_model() == "my-disks-2")
+    qtbot.waitUntil(lambda: [one.name for one in widget.models.models if one.current] == ["my-disks-2"])
     widget.back_button.click()
     qtbot.waitUntil(lambda: current_model() == "tiny")
     widget.new_button.click()
-    train_until(qtbot, widget, "done")
-    assert widget.run.last.outcome.model == "my-disks-2"
+    until_ready(qtbot, widget)
 
 
 def test_a_model_that_is_not_better_never_becomes_current(viewer, open_widget, qtbot, disks, parent):
@@ -466,10 +473,11 @@ def test_what_is_prepared_can_be_cancelled(viewer, open_widget, qtbot, disks, pa
     widget = open_widget(**LEARNS)
     until_ready(qtbot, widget)
     widget.train_button.click()
-    widget.pause_button.click()
+    assert widget.run.state == "preparing"
+    widget.run.pause()
     assert widget.run.state == "idle"
     done = threading.Event()
-    widget.run.runner.submit(done.set, int, int)
+    widget.run.runner.submit(done.set, lambda _: None, lambda _: None)
     qtbot.waitUntil(done.is_set)
     assert not list_jobs()
 
@@ -519,7 +527,7 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
     qtbot.addWidget(window)
     annotate = AnnotateWidget(viewer, load=load, names=lambda: list(available_models()))
     annotate.setParent(window)
-    widget = open_widget()
+    widget = open_widget(on=viewer)
     widget.setParent(window)
     assert annotate.model == "tiny"  # the current one
     labels = show(viewer, *disks())
@@ -570,7 +578,9 @@ def test_models_are_exported_imported_and_compared(viewer, open_widget, qtbot, d
     qtbot.waitUntil(lambda: models.pairs.isVisibleTo(models))
     outcome = widget.run.last.outcome
     assert f"'{models.selected[0]}' IoU" in models.about.text()
-    assert sorted(models.pairs.pairs[0]) == pytest.approx(sorted((outcome.before.iou[0], outcome.after.iou[0])), abs=1e-3)
+    assert sorted(models.pairs.pairs[0]) == pytest.approx(
+        sorted((outcome.before.iou[0], outcome.after.iou[0])), abs=1e-3
+    )
 
 
 def test_a_model_that_came_with_the_plugin_can_only_be_used_and_copied(open_widget):

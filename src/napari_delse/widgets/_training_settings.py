@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QToolButton, QVBoxLayout, QWidget
 
-from napari_delse.settings import Setting, nested, settings
+from napari_delse.settings import Setting, nested, notes, settings
 from napari_delse.widgets._fields import choice, fill
 from napari_delse.widgets._settings_tab import DEVICES
 from napari_delse.widgets._training_fields import reachable
@@ -37,6 +37,8 @@ class _Field(NamedTuple):
         if not isinstance(self.widget, LineEdit) or kind is str:
             return value
         text = str(value).strip()
+        if kind is tuple:
+            return tuple(text.replace(",", " ").split())
         if text.lower() in ("", "none"):
             return None
         try:
@@ -50,8 +52,21 @@ class _Field(NamedTuple):
         if not isinstance(self.widget, LineEdit):
             self.widget.value = value
         else:
-            text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-            self.widget.value = text
+            self.widget.value = _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _shown(cls: type) -> list[Setting]:
+    """The settings of a class with a single value or several words."""
+    plain, hints = {one.name: one for one in settings(cls)}, get_type_hints(cls)
+    words = {f.name: Setting(f.name, tuple, (), f.default, notes(cls).get(f.name, "")) for f in fields(cls)}
+    names = [f.name for f in fields(cls) if f.name in plain or hints[f.name] == tuple[str, ...]]
+    return [plain.get(name, words[name]) for name in names]
 
 
 def _widget(setting: Setting) -> Any:
@@ -101,7 +116,7 @@ class ConfigForm(QWidget):
         if not self._waiting:
             return
         cls, prefix, title = self._waiting.pop(0)
-        made = {prefix + one.name: _Field(one, _widget(one)) for one in settings(cls)}
+        made = {prefix + one.name: _Field(one, _widget(one)) for one in _shown(cls)}
         if title:
             self._layout.addRow(QLabel(f"<b>{title.capitalize()}</b>"))
         for one in made.values():
@@ -130,10 +145,9 @@ class ConfigForm(QWidget):
         self.blockSignals(blocked)
 
     def reset(self) -> None:
-        """Show the defaults."""
+        """Show the defaults; nobody is told."""
         self.show_values({name: field.setting.default for name, field in self.fields.items()})
         fill(self.device_box, DEVICES, "auto")
-        self.changed.emit()
 
     def values(self) -> dict[str, Any]:
         """What differs from the defaults, as `config_from_dict` reads it.
@@ -285,7 +299,7 @@ class TrainingForm(QWidget):
     def _on_reset(self) -> None:
         if self.config is not None:
             self.config.build_all()
-            fill(self.time_box, [*((text, text) for text in self._presets), (_OWN, "")], next(iter(self._presets)))
             self.config.reset()
+            fill(self.time_box, [*((text, text) for text in self._presets), (_OWN, "")], next(iter(self._presets)))
             self._show_preset()
             self.changed.emit()
