@@ -3,10 +3,10 @@
 import shutil
 import threading
 import time
-from collections import namedtuple
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -449,8 +449,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(viewer, open_widget, qtbot, dis
     show(viewer, *disks())
     widget = open_widget(**LEARNS)
     until_ready(qtbot, widget)
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=10, free=0))
     widget.train_button.click()
     until_told(qtbot, widget, "There is not enough room in")
     assert widget.run.state == "idle"

@@ -80,4 +80,5 @@ def numbers(last: JobProgress) -> str:
     """Scores in one line or two."""
     count = len(last.before.iou)
     scores = f"IoU {last.before.mean_iou:.3f} before, {last.now.mean_iou:.3f} now, {last.best.mean_iou:.3f} best"
-    return f"{scores} on {count} held-out object{'s' * (count != 1)}. Step {last.step:,} ({last.batch_size} objects a step)."
+    where = f"on {count} held-out object{'s' * (count != 1)}"
+    return f"{scores} {where}. Step {last.step:,} ({last.batch_size} objects a step)."
