@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import napari_delse.finetune_jobs as jobs
@@ -20,7 +21,7 @@ from napari_delse.data import split_planes
 from napari_delse.finetune import FineTuneConfig
 from napari_delse.finetune_data import training_pack
 from napari_delse.finetune_jobs import delete_job, list_jobs, open_job, prepare, user_jobs
-from napari_delse.finetune_run import finish, locked, run
+from napari_delse.finetune_run import fine_tune, finish, locked, run
 from napari_delse.finetune_survey import Split, survey
 from napari_delse.held_out import ScoredObjects, read_held_out
 from napari_delse.labelled_sources import ArraySource, SampleSource
@@ -391,3 +392,18 @@ def test_samples_that_were_read_already_can_be_trained_on(disks, tiny_parent):
     source = SampleSource(list(split_planes("disks", *disks(4))))
     assert prepare(source, SHORT, parent=tiny_parent).objects == 12
     assert Path(prepare(source, SHORT, parent=tiny_parent).folder).name == "samples"
+
+
+def test_one_call_goes_from_arrays_or_files_to_a_verdict(disks, tiny_parent, tmp_path):
+    image, labels = disks(4)
+    settings = {"parent": tiny_parent, "steps": 2, "replay": 0, "name": "quick"}
+    outcome = fine_tune(image, labels, **settings)
+    assert outcome.sentences
+    assert open_job("quick").objects == 12
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "b.tif", labels, photometric="minisblack")
+    assert fine_tune(tmp_path / "a.tif", tmp_path / "b.tif", **settings).before == outcome.before
+    with pytest.raises(ValueError, match="both be paths or both be arrays"):
+        fine_tune(image, tmp_path / "b.tif")
+    with pytest.raises(ValueError, match="unknown key 'minuets'"):
+        fine_tune(image, labels, minuets=3)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_delse.checkpoint import load_model
+    from napari_delse.finetune_run import fine_tune
     from napari_delse.geometry import Correction, ExtremePoints
     from napari_delse.predict import Predictor
 
@@ -17,12 +18,13 @@ try:
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Correction", "ExtremePoints", "Predictor", "__version__", "load_model"]
+__all__ = ["Correction", "ExtremePoints", "Predictor", "__version__", "fine_tune", "load_model"]
 
 _HOMES = {
     "Correction": "geometry",
     "ExtremePoints": "geometry",
     "Predictor": "predict",
+    "fine_tune": "finetune_run",
     "load_model": "checkpoint",
 }
 

@@ -18,6 +18,7 @@ import torch
 from napari_delse.checkpoint import LoadedModel, save_model, write_json
 from napari_delse.confidence import Calibration
 from napari_delse.finetune import Gain, better
+from napari_delse.finetune_survey import FEW
 from napari_delse.held_out import HeldOutObject, ScoredObjects, features
 from napari_delse.model_store import add_model
 from napari_delse.predict import Predictor
@@ -222,8 +223,9 @@ def _good(outcome: Outcome) -> list[str]:
     )
     boundary = f"Boundary F at 2 px went from {outcome.before.mean_f:.3f} to {outcome.after.mean_f:.3f}."
     said = [first, f"{spread} {boundary}"]
-    if gain.low <= 0 or count < 5:
-        said.append("With so few held-out objects this may be luck: label some more and train again to be sure.")
+    if gain.low <= 0 or count < FEW:
+        why = "The interval includes 0" if gain.low <= 0 else f"{count} held-out objects are few"
+        said.append(f"{why}, so this may be luck: label some more objects and train again to be sure.")
     return said
 
 

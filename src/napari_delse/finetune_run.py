@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +20,13 @@ from napari_delse._training_log import CsvLog
 from napari_delse._training_state import set_batch_size
 from napari_delse.checkpoint import load_model, save_model, write_json
 from napari_delse.distributed import World
-from napari_delse.finetune import better, train_config
-from napari_delse.finetune_jobs import Job, open_job
+from napari_delse.finetune import FineTuneConfig, better, train_config
+from napari_delse.finetune_jobs import Job, open_job, prepare
 from napari_delse.finetune_result import Outcome, conclude, read_json, read_outcome
 from napari_delse.held_out import ScoredObjects, Seen, evaluate, read_held_out, strip_of, write_strip
+from napari_delse.images import ArrayLike
+from napari_delse.labelled_sources import ArraySource, FileSource, Source
+from napari_delse.model import config_from_dict
 from napari_delse.predict import Predictor, choose_device
 from napari_delse.recipes import read_pack
 from napari_delse.train import TrainProgress, fit
@@ -161,6 +164,61 @@ def finish(job: Job | Path | str, *, device: str | torch.device = "auto") -> Out
         if training.state.step > training.state.checked:
             training.check(training.state.step)
         return training.conclude()
+
+
+def fine_tune(
+    images: Path | str | ArrayLike,
+    labels: Path | str | ArrayLike,
+    *,
+    parent: str | Path = "default",
+    name: str = "",
+    device: str = "auto",
+    **settings: Any,
+) -> Outcome:
+    """Fine-tune a model on labelled images, from the survey to the verdict.
+
+    Parameters
+    ----------
+    images, labels : path or array-like
+        See `labelled_sources.FileSource` and `labelled_sources.ArraySource`.
+    parent : str or path
+        Model to begin with.
+    name : str
+        Of the new model among the user's; NAME-2, ... if it is taken.
+    device : str
+        Where to train.
+    **settings
+        Fields of `FineTuneConfig`, such as ``minutes=2``.
+
+    Returns
+    -------
+    Outcome
+        Interrupted and called again with the same arguments, it goes on.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to train on, or a setting is unknown.
+
+    Examples
+    --------
+    >>> outcome = fine_tune("stack.tif", "labels.tif", minutes=2)  # doctest: +SKIP
+    >>> print(*outcome.sentences)  # doctest: +SKIP
+    """
+    config = config_from_dict(FineTuneConfig, settings)
+    paths = isinstance(images, (str, Path)), isinstance(labels, (str, Path))
+    if paths[0] != paths[1]:
+        raise ValueError("images and labels must both be paths or both be arrays; read one of them")
+    source: Source
+    if paths[0]:
+        source = FileSource(cast(str, images), cast(str, labels))
+    else:
+        image = cast(ArrayLike, images)
+        rgb = len(image.shape) == len(cast(ArrayLike, labels).shape) + 1 and image.shape[-1] in (3, 4)
+        source = ArraySource(image, cast(ArrayLike, labels), name or "image", rgb=rgb)
+    *_, last = run(prepare(source, config, parent=parent, name=name), device=device)
+    assert last.outcome is not None
+    return last.outcome
 
 
 def _finished(job: Job, outcome: Outcome) -> JobProgress:
