@@ -149,6 +149,7 @@ def test_it_says_what_to_do_until_there_is_something_to_learn_from(viewer, open_
     labels.events.labels_update(data=labels.data, offset=(0, 0))  # as napari tells of a stroke
     until_ready(qtbot, widget)
     assert "4 labelled objects in one plane" in widget.found.text()
+    assert "five or more tell" in widget.guide.text()
     assert "held out" in widget.found.text()
 
 
@@ -334,7 +335,7 @@ def test_times_are_presets_until_the_person_writes_another_one(open_widget, qtbo
     box.activated.emit(box.currentIndex())
     assert widget._config().patience is not None
     assert widget.form.config.fields["patience"].widget.value == str(widget._config().patience)
-    assert "until it stops improving" in say.ready(widget.form.values())
+    assert "until it stops improving" in say.ready(widget.form.values(), 9)
     widget.form.config.fields["patience"].widget.value = ""
     widget.form.config.fields["minutes"].widget.value = "3"
     assert box.currentText() == "own (Advanced)"

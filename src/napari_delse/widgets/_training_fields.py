@@ -7,7 +7,7 @@ from typing import NamedTuple
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy
+from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from napari_delse.widgets._fields import button
 
@@ -23,6 +23,14 @@ def words(text: str = "", name: str = "") -> QLabel:
     """A text that breaks anywhere and never widens the widget."""
     label = QLabel(text, objectName=name, wordWrap=True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    return label
+
+
+def row_name(text: str, field: QWidget) -> QLabel:
+    """The name of a field, as wide as the longest of both forms, so that their fields stand in one line."""
+    label = QLabel(text)
+    label.setToolTip(field.toolTip())
+    label.setMinimumWidth(label.fontMetrics().horizontalAdvance("Channel axis "))
     return label
 
 

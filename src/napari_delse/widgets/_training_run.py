@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from qtpy.QtCore import QObject, Qt, Signal
@@ -39,6 +40,12 @@ def start_training(job: Job, device: str) -> TrainingLike:
     from napari_delse.finetune_process import TrainingProcess
 
     return TrainingProcess(job, device)
+
+
+def _delete(job: Job) -> None:
+    from napari_delse.finetune_jobs import delete_job
+
+    delete_job(job)
 
 
 class _CancelledError(Exception):
@@ -123,6 +130,8 @@ class TrainingRun(QObject):
         def prepared(job: Job) -> None:
             if number == self._number:
                 self.go_on(job, device)
+            else:  # cancelled too late to stop the reading
+                self.runner.submit(partial(_delete, job), lambda _: None, lambda _: None)
 
         def not_prepared(error: Exception) -> None:
             if number == self._number:

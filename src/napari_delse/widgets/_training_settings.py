@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QToolButton, QVBoxLay
 from napari_delse.settings import Setting, nested, notes, settings
 from napari_delse.widgets._fields import choice, fill
 from napari_delse.widgets._settings_tab import DEVICES
-from napari_delse.widgets._training_fields import reachable
+from napari_delse.widgets._training_fields import reachable, row_name
 
 _OWN = "own (Advanced)"
 _BAD = "border: 1px solid #ff5c5c;"
@@ -211,9 +211,7 @@ class TrainingForm(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for text, field in (("Time", self.time_box), ("Begin with", self.parent_box), ("Name", self.name_edit)):
-            label = QLabel(text)
-            label.setToolTip(field.toolTip())
-            form.addRow(label, field)
+            form.addRow(row_name(text, field), field)
         layout, self._inner = QVBoxLayout(self), QVBoxLayout(self.inside)
         layout.setContentsMargins(0, 0, 0, 0)
         self._inner.setContentsMargins(0, 0, 0, 0)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QMenu, QWidget
 
 from napari_delse.widgets._fields import choice, fill
 from napari_delse.widgets._layers import MINE, is_picture
 from napari_delse.widgets._source import ImageSource, channel_axes, channel_numbers
-from napari_delse.widgets._training_fields import reachable
+from napari_delse.widgets._training_fields import reachable, row_name
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -75,11 +75,8 @@ class SourceForm(QWidget):
         self.form = QFormLayout(self)
         self.form.setContentsMargins(0, 0, 0, 0)
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.form.addRow("Learn from", self.kind_box)
-        for text, field in self._rows.values():
-            name = QLabel(text)
-            name.setToolTip(field.toolTip())
-            self.form.addRow(name, field)
+        for text, field in (("Learn from", self.kind_box), *self._rows.values()):
+            self.form.addRow(row_name(text, field), field)
         self._show_rows()
 
     def _connect(self) -> None:

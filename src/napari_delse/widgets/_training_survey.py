@@ -103,6 +103,7 @@ class Surveyor(QObject):
     def close(self) -> None:
         """Let no answer come any more."""
         self._number += 1
+        self._make = None  # which holds arrays
         with suppress(RuntimeError):  # Qt may have deleted it
             self._timer.stop()
         self.runner.close()

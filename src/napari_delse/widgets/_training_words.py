@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LOADING = "Getting ready ..."
 LOOKING = "Looking at the labels ..."
 FEW = "Label five objects first, better ten: the widget Annotate (DELSE) takes four clicks for each."
+_FEW = 5
 HARMLESS = (LOADING, LOOKING, FEW, NO_IMAGE, NO_LABELS)
 
 
@@ -34,8 +35,10 @@ def found(known: Survey) -> str:
     return "".join(f"<p style='margin: 0 0 4px 0'>{escape(one)}</p>" for one in said)
 
 
-def ready(values: Mapping[str, Any]) -> str:
+def ready(values: Mapping[str, Any], objects: int) -> str:
     """What Train will do."""
+    if objects < _FEW:
+        return f"{objects} objects can be trained on, but only five or more tell whether the model is better; label on."
     if steps := values.get("steps"):
         return f"Train takes {steps:,} steps. Annotation can go on meanwhile, with the old model."
     minutes = duration(60 * float(values.get("minutes") or 5))

@@ -432,7 +432,7 @@ class FineTuneWidget(TrainingPanel):
         self.train_button.setToolTip(why or "Begin the training; annotation can go on meanwhile")
         self.show_found("" if self._seen is None else say.found(self._seen))
         is_wrong = bool(why) and why not in say.HARMLESS
-        guide = why or say.ready(self.form.values())
+        guide = why or say.ready(self.form.values(), self._seen.objects if self._seen is not None else 0)
         self.show_status(guide, self.notices.text, trouble=self.notices.is_trouble or is_wrong)
 
     def _refresh_run(self) -> None:
