@@ -407,3 +407,10 @@ def test_one_call_goes_from_arrays_or_files_to_a_verdict(disks, tiny_parent, tmp
         fine_tune(image, tmp_path / "b.tif")
     with pytest.raises(ValueError, match="unknown key 'minuets'"):
         fine_tune(image, labels, minuets=3)
+
+
+@pytest.mark.parametrize(("asked", "size"), [(32, 32), (None, 64), (500, 64)])
+def test_the_new_model_has_the_size_asked_for_but_is_never_larger_than_its_parent(source, tiny_parent, asked, size):
+    *_, last = run(prepare(source, replace(FAST, size=asked), parent=tiny_parent))
+    assert last.outcome.improved
+    assert load_model(last.outcome.path).config.crop.size == size

@@ -92,21 +92,21 @@ def split(name: str, samples: Sequence[Sample]) -> tuple[list[Sample], list[Samp
     return [s for s, n in zip(ordered, number, strict=True) if n < number[first] - rule.gap], ordered[first:]
 
 
-def sample_objects(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+def sample_objects(samples: Sequence[Sample], count: int, seed: int, images: int = 2) -> list[Sample]:
     """Planes on which so many objects are labelled, as a person would go about it.
 
     Images are opened in random order. Of each, objects are labelled next to each other until all are, or until there
-    are half of what is wanted (but five); so ten objects and more come from two images at least. Of a volume, planes
+    are count / images of them (but five); so ten objects and more come from two images at least. Of a volume, planes
     are spread evenly. Objects that were not labelled are background in the labels, as they are in napari.
     """
     rng = np.random.default_rng([seed, zlib.crc32(samples[0].name.encode())])
-    images: dict[str, list[Sample]] = {}
+    by_name: dict[str, list[Sample]] = {}
     for sample in samples:
         if object_ids(sample.labels, AREA):
-            images.setdefault(sample.name, []).append(sample)
+            by_name.setdefault(sample.name, []).append(sample)
     # Planes of a single series are opened like images.
-    units = list(images.values()) if len(images) > 1 else [[s] for s in images[samples[0].name]]
-    most, chosen, left = max(5, math.ceil(count / 2)), [], count
+    units = list(by_name.values()) if len(by_name) > 1 else [[s] for s in by_name[samples[0].name]]
+    most, chosen, left = max(5, math.ceil(count / images)), [], count
     for index in rng.permutation(len(units)):
         wanted = min(left, most)
         for sample in _spread(units[index], wanted, rng):
@@ -185,12 +185,14 @@ class Study:
         Where ``runs.csv`` is and models go.
     limit : int
         Test objects per set.
+    images : int
+        See `sample_objects`.
     keep : bool
         Keep the last weights of every run too, chosen or not, to study the choice.
     """
 
-    def __init__(self, data: Path, folder: Path, limit: int, *, keep: bool) -> None:
-        self.data, self.folder, self.limit, self.keep = data, folder, limit, keep
+    def __init__(self, data: Path, folder: Path, limit: int, images: int = 2, *, keep: bool = False) -> None:
+        self.data, self.folder, self.limit, self.images, self.keep = data, folder, limit, images, keep
         self._sides: dict[str, tuple[list[Sample], list[Listed]]] = {}
         self._before: dict[str, np.ndarray[Any, Any]] = {}
         self._known: list[Listed] | None = None
@@ -222,7 +224,7 @@ class Study:
 
     def run(self, name: str, count: int, seed: int, variant: str, config: FineTuneConfig) -> dict[str, Any]:
         """Fine-tune once and score; a row of the table."""
-        samples = sample_objects(self.sides(name)[0], count, seed)
+        samples = sample_objects(self.sides(name)[0], count, seed, self.images)
         folder = self.folder / "models" / f"{name}-{count}-{seed}-{variant}"
         final = folder.with_name(f"{folder.name}-last")
         for path in (folder, final):
@@ -305,7 +307,7 @@ def run(args: argparse.Namespace) -> None:
     config = config_from_dict(FineTuneConfig, with_changes({}, args.change))
     table = args.runs / "runs.csv"
     args.runs.mkdir(parents=True, exist_ok=True)
-    study = Study(args.data, args.runs, args.test_objects, keep=args.keep)
+    study = Study(args.data, args.runs, args.test_objects, args.images, keep=args.keep)
     for name, count, seed in wanted_runs(args):
         asked = {"set": name, "objects": count, "seed": seed, "variant": args.name}
         if key_of(asked) in {key_of(row) for row in read_rows(table)}:
@@ -414,6 +416,7 @@ def main() -> None:
     runs.add_argument("--sets", nargs="+", choices=TEST, default=list(TEST))
     runs.add_argument("--objects", nargs="+", type=int, default=[20])
     runs.add_argument("--seeds", nargs="+", type=int, default=[0])
+    runs.add_argument("--images", type=int, default=2, help="label no more than OBJECTS / IMAGES of one image")
     runs.add_argument("--name", default="default", help="of the variant")
     runs.add_argument("--change", action="append", default=[], metavar="NAME=VALUE", help="of FineTuneConfig")
     runs.add_argument("--test-objects", type=int, default=100)

@@ -1,7 +1,9 @@
 """Fine-tuning on a person's own labelled images: its settings, and when a model is better.
 
-A labelled object is one training example, and what surrounds it is background for *it*, labelled or not:
-so it does no harm to have labelled only some objects of some planes.
+A labelled object is one training example: with its clicks, only its own pixels are inside, and all else in its crop is
+outside *of it*, labelled or not. So unlabelled neighbours never become examples of background, and planes without a
+label teach nothing: labelling only some objects of some planes does no harm. `training/results/finetuning.md` tells
+how the defaults were found.
 """
 
 from __future__ import annotations
@@ -38,9 +40,7 @@ class FineTuneConfig:
     score_objects: int = 40  # held-out objects scored at every checkpoint, at most
     learning_rate: float = 5e-4  # at its highest
     batch_size: int = 8  # objects per step
-    size: int | None = None  # input side of the new model; the parent's without it
-    warm_size: int | None = None  # input side for the first part of the run
-    warm_part: float = 0.6  # how long
+    size: int | None = None  # input side of the new model, at most its parent's, which it has without it
     replay: int = 24  # synthetic images mixed in, against forgetting; 0 for none
     replay_share: float = 0.25  # share of the examples that are from them
     ema: float = 0.99  # decay of the averaged weights, which are the ones kept
@@ -76,7 +76,6 @@ def train_config(config: FineTuneConfig, batch_size: int | None = None) -> Train
         anchor=config.anchor,
         weight_decay=config.weight_decay,
         learn=config.learn,
-        sizes=((0.0, config.warm_size), (config.warm_part, config.size or 192)) if config.warm_size else (),
         joint_from=0.0,
         interactive_from=0.0,
         interactive_share=config.interactive_share,

@@ -87,9 +87,9 @@ class LabelledPlane:
         width = self.labels.shape[1]
         found: dict[int, ObjectFacts] = {}
         for top, bottom in self.strips():
-            ids = self.ids(top, 0, bottom, width)
-            if not ids.any():
+            if not self.labels.window(top, 0, bottom, width).any():  # most of a stack is empty
                 continue
+            ids = self.ids(top, 0, bottom, width)
             areas = np.bincount(ids.ravel())
             for label, where in enumerate(ndimage.find_objects(ids.astype(np.int32)), start=1):
                 if where is None or label == IGNORE:
