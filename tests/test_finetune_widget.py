@@ -369,6 +369,7 @@ def test_a_better_model_is_named_listed_and_taken(viewer, open_widget, qtbot, di
     assert outcome.improved
     assert "'my-disks-2' is better than 'tiny'" in widget.guide.text()
     assert "95 % interval" in widget.verdict.text()
+    assert say.TAKEN in widget.verdict.text()
     assert widget.pairs.pairs == list(zip(outcome.before.iou, outcome.after.iou, strict=True))
     qtbot.waitUntil(lambda: len(widget.strip.pictures) > 0 and len(widget.loss_plot.lines) > 0)
     scores = {line.name: line.points for line in widget.score_plot.lines}

@@ -27,10 +27,9 @@ def words(text: str = "", name: str = "") -> QLabel:
 
 
 def row_name(text: str, field: QWidget) -> QLabel:
-    """The name of a field, as wide as the longest of both forms, so that their fields stand in one line."""
-    label = QLabel(text)
+    """The name of a field; the style makes those of both forms equally wide, so that the fields stand in one line."""
+    label = QLabel(text, objectName="row")
     label.setToolTip(field.toolTip())
-    label.setMinimumWidth(label.fontMetrics().horizontalAdvance("Channel axis "))
     return label
 
 

@@ -25,6 +25,7 @@ from napari_delse.widgets._training_settings import TrainingForm
 from napari_delse.widgets._training_source import SourceForm
 from napari_delse.widgets._training_strip import StripView
 
+_ROWS = "QLabel#row { min-width: 7.2em; }"
 _WIDTH = 370
 _STATUS_HEIGHT = 74  # room for three lines, so that nothing below jumps
 
@@ -69,7 +70,7 @@ class TrainingPanel(QWidget):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        self.setStyleSheet(STYLE)
+        self.setStyleSheet(STYLE + _ROWS)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
         layout.setSpacing(8)

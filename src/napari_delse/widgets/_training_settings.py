@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NamedTuple, get_type_hints
 
@@ -15,6 +16,7 @@ from napari_delse.widgets._fields import choice, fill
 from napari_delse.widgets._settings_tab import DEVICES
 from napari_delse.widgets._training_fields import reachable, row_name
 
+_TIMES = ("minutes", "patience", "steps")  # settings that a preset decides
 _OWN = "own (Advanced)"
 _BAD = "border: 1px solid #ff5c5c;"
 
@@ -272,7 +274,7 @@ class TrainingForm(QWidget):
 
     def _show_preset(self) -> None:
         if self.config is not None and (preset := self._presets.get(self.time_box.currentData())) is not None:
-            own = {name: self.config.fields[name].setting.default for name in ("minutes", "patience", "steps")}
+            own = {name: self.config.fields[name].setting.default for name in _TIMES}
             self.config.show_values({**own, **preset})
 
     def _on_preset(self) -> None:
@@ -285,13 +287,10 @@ class TrainingForm(QWidget):
         """Another time than that of the preset is the person's own."""
         preset = self._presets.get(self.time_box.currentData())
         if preset is not None and self.config is not None:
-            try:
-                given = self.config.values()
-            except ValueError:
-                given = {}
-            own = {name: self.config.fields[name].setting.default for name in ("minutes", "patience", "steps")}
-            if any(given.get(name, own[name]) != preset.get(name, own[name]) for name in own):
-                fill(self.time_box, [*((text, text) for text in self._presets), (_OWN, "")], "")
+            shown = {name: self.config.fields[name] for name in _TIMES}
+            with suppress(ValueError):  # what is no number is told elsewhere
+                if any(f.read() != preset.get(name, f.setting.default) for name, f in shown.items()):
+                    fill(self.time_box, [*((text, text) for text in self._presets), (_OWN, "")], "")
         self.changed.emit()
 
     def _on_reset(self) -> None:

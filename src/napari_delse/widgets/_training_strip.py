@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QHelpEvent, QImage, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import QColor, QHelpEvent, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF, QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_delse.widgets._training_fields import Ink
@@ -61,6 +61,7 @@ class StripView(QWidget):
         self.pictures: list[Picture] = []
         self._images: list[QImage] = []
         self._ink: Ink | None = None
+        self._drawn: QPixmap | None = None
         policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         policy.setHeightForWidth(True)
         self.setSizePolicy(policy)
@@ -68,13 +69,13 @@ class StripView(QWidget):
 
     def use(self, ink: Ink) -> None:
         """Draw in these colours."""
-        self._ink = ink
+        self._ink, self._drawn = ink, None
         self.update()
 
     def show_pictures(self, pictures: list[Picture]) -> None:
         """Draw these."""
         is_other = len(pictures) != len(self.pictures)
-        self.pictures = pictures
+        self.pictures, self._drawn = pictures, None
         self._images = [
             QImage(p.image.data, p.image.shape[1], p.image.shape[0], 3 * p.image.shape[1], QImage.Format.Format_RGB888)
             for p in pictures
@@ -121,11 +122,27 @@ class StripView(QWidget):
             return True
         return bool(super().event(event))
 
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802, ARG002 - Qt's name
+        """Draw anew."""
+        self._drawn = None
+
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802, ARG002 - Qt's name
-        """Draw."""
+        """Show what was drawn: the lines take 30 ms, and a window is painted often."""
         if self._ink is None or not self.pictures:
             return
+        if self._drawn is None:
+            self._drawn = QPixmap(self.size() * self.devicePixelRatioF())
+            self._drawn.setDevicePixelRatio(self.devicePixelRatioF())
+            self._drawn.fill(Qt.GlobalColor.transparent)
+            painter = QPainter(self._drawn)
+            self._draw(painter)
+            painter.end()
         painter = QPainter(self)
+        painter.drawPixmap(0, 0, self._drawn)
+        painter.end()
+
+    def _draw(self, painter: QPainter) -> None:
+        painter.setFont(self.font())
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         self._draw_legend(painter)
@@ -133,12 +150,11 @@ class StripView(QWidget):
             painter.drawImage(place, image)
             painter.save()
             painter.setClipRect(place)
+            zoom = place.width() / picture.image.shape[1]
             for kind in ("before", "now", "truth"):
                 for line in picture.contours[kind]:
-                    zoom = place.width() / picture.image.shape[1]
                     _draw(painter, kind, QPolygonF([place.topLeft() + zoom * QPointF(x, y) for y, x in line]))
             painter.restore()
-        painter.end()
 
     def _draw_legend(self, painter: QPainter) -> None:
         assert self._ink is not None

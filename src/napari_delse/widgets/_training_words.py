@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LOADING = "Getting ready ..."
 LOOKING = "Looking at the labels ..."
 FEW = "Label five objects first, better ten: the widget Annotate (DELSE) takes four clicks for each."
+TAKEN = "Annotate (DELSE) outlines with it from now on."
 _FEW = 5
 HARMLESS = (LOADING, LOOKING, FEW, NO_IMAGE, NO_LABELS)
 

@@ -451,7 +451,8 @@ class FineTuneWidget(TrainingPanel):
             one.setVisible(bool(one.lines))
         self.strip.setVisible(bool(self.strip.pictures))
         if outcome is not None:
-            self.verdict.setText("\n".join(outcome.sentences[1:]))
+            taken = (say.TAKEN,) if outcome.improved and self._unused else ()
+            self.verdict.setText("\n".join((*outcome.sentences[1:], *taken)))
             after = outcome.after if outcome.improved else outcome.last
             self.pairs.show_pairs(list(zip(outcome.before.iou, after.iou, strict=True)))
 
