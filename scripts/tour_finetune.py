@@ -129,6 +129,7 @@ def learn(out: Path, theme: str, minutes: float) -> None:
         person.accept()
     person.show(tuner)
     wait_until(lambda: tuner.surveyor.last is not None, LONG)
+    let_pass(0.5)
     print("with two objects:", tuner.guide.text())
     few = truth * np.isin(truth, [n for n in np.unique(truth) if n % 2])
     person.label_rest(few)

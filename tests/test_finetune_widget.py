@@ -539,8 +539,9 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
     shutil.copytree(user_models() / "tiny", user_models() / "other")
     widget.use_model("other")
     qtbot.waitUntil(lambda: annotate.is_ready and annotate.model == "other")
-    assert annotate.settings.model_box.currentText() == "other"
-    assert {annotate.settings.model_box.itemText(i) for i in range(3)} == {"default", "tiny", "other"}
+    box = annotate.settings.model_box
+    assert box.currentText() == "other"
+    qtbot.waitUntil(lambda: {box.itemText(i) for i in range(box.count())} == {"default", "tiny", "other"})
     qtbot.waitUntil(lambda: any(one.current and one.name == "other" for one in widget.models.models))
     widget.models.select("other")
     widget.models.rename_button.click()

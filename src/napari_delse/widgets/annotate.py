@@ -265,7 +265,9 @@ class AnnotateWidget(AnnotatePanel):
             One that is there; without it the present one stays as long as it is there.
         """
         if name:
-            self.settings.offer_models([name])
+            box = self.settings.model_box
+            known = [box.itemText(i) for i in range(box.count())]
+            self.settings.offer_models([*known, *([] if name in known else [name])], name)
         self._choose_model()
         self._outliner.runner.submit(self._names, self._offer_models, self.notices.say)
 
