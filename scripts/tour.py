@@ -2,9 +2,10 @@
 """A tour of the Annotate widget by a scripted person: real windows, real mouse and key events.
 
 python scripts/tour.py pictures [--out FOLDER] [--theme dark|light]    the pictures of the README and the guide
-python scripts/tour.py label IMAGE LABELS [--picture FILE]             every object of an image, and how well it went
+python scripts/tour.py label IMAGE LABELS [--plane N] [--objects N] [--picture FILE]     a day's work, and how it went
 
-`label` clicks and pulls as the true labels (a label image of the same shape) say, corrects the ten worst outlines,
+`label` clicks and pulls as the true labels (a label image of the same shape) say: every object of an image, or of a
+plane of a stack. In the middle of it the process is killed, and another one restores the work and goes on. Then it
 undoes and redoes, reopens, names, merges and splits. Without a screen: xvfb-run -a -s "-screen 0 1400x1000x24" before
 the command.
 """
@@ -12,12 +13,15 @@ the command.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,12 @@ SIZE = (1280, 800)
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 GOOD = 0.96  # IoU from which on nobody would correct an outline
 SHORTEST = 6.0  # shorter pulls are clicks, screen pixels
-PULLS = 10
-KILLED = 9  # exit code of a process that ends in the middle of its work
+PULLS = 20  # in a day, at most
+EACH = 2  # pulls of an object, at most
+MANY = 1000  # objects of an image: all of them
+BEFORE = 6  # objects that are accepted before the process is killed
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which ends a process of Windows as suddenly
+KILLED = -KILL if os.name == "posix" else int(KILL)  # exit code of a killed process
 
 CONTROL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 Key = Qt.Key
@@ -102,35 +110,43 @@ class Person:
 
     def outline(self, truth: np.ndarray) -> None:
         """The four clicks on an object, and the wait for its outline."""
+        from napari_delse.annotator import inner_boundary
         from napari_delse.geometry import ExtremePoints
 
         self.click(*ExtremePoints.from_mask(truth).points)
+        boundary = np.argwhere(inner_boundary(truth))
+        while self.session.draft.missing:  # a tip is two extreme points in one: click as far from the others as can be
+            away = boundary[:, None] - np.array(self.session.draft.clicks)
+            self.click(boundary[np.hypot(*away.T).min(axis=0).argmax()])
         self.wait()
 
     def wait(self) -> None:
         """Until the outline of what was said last is shown."""
         wait_until(lambda: self.widget.has_shown_preview)
 
-    def pull(self, start: Sequence[float], end: Sequence[float], steps: int = 8) -> None:
-        """Pull the outline from one point to another."""
+    def pull(self, start: Sequence[float], end: Sequence[float], steps: int = 8) -> float:
+        """Pull the outline from one point to another; seconds from letting go until the new one is shown."""
         drags = len(self.session.draft.corrections)
-        self.hands.drag(self.world(start), self.world(end), steps)
+        self.hands.drag(self.world(start), self.world(end), steps, release=False)
+        let_pass(self.pause)
+        begun = time.perf_counter()
+        self.hands.release(self.world(end))
         wait_until(lambda: len(self.session.draft.corrections) > drags)
         self.wait()
+        return time.perf_counter() - begun
 
-    def correct(self, truth: np.ndarray) -> bool:
-        """Pull where the outline is most wrong; False if nobody would."""
+    def correct(self, truth: np.ndarray) -> float | None:
+        """Pull where the outline is most wrong; see `pull`. None if nobody would."""
         from napari_delse.annotator import simulated_drag
         from napari_delse.geometry import ObjectMask
 
         found = self.widget.preview_mask
         if found is None or overlap(found, truth) >= GOOD:
-            return False
+            return None
         drag = simulated_drag(found, ObjectMask(truth, (0, 0)), truth.shape)
         if drag is None or np.hypot(*np.subtract(*self.on_screen(drag.start, drag.end))) < SHORTEST:
-            return False
-        self.pull(drag.start, drag.end)
-        return True
+            return None
+        return self.pull(self.on_outline(drag.start), drag.end)
 
     def on_outline(self, point: Sequence[float]) -> Sequence[float]:
         """The point of the shown outline that is nearest to one."""
@@ -202,23 +218,52 @@ def overlap(found: Any, truth: np.ndarray) -> float:
 
 
 @dataclass
+class Pull:
+    """One correction, with the IoU before and after it, and how long its outline took to show."""
+
+    label: int
+    before: float
+    after: float
+    seconds: float
+
+    def __str__(self) -> str:
+        taken_back = ", taken back" if self.after < self.before else ""
+        return f"object {self.label}: {self.before:.3f} -> {self.after:.3f} in {1000 * self.seconds:.0f} ms{taken_back}"
+
+
+@dataclass
 class Day:
     """What became of the objects of a plane."""
 
     made: dict[int, int] = field(default_factory=dict)  # true label -> ours
-    pulled: list[tuple[float, float]] = field(default_factory=list)  # IoU before and after each pull
+    first: dict[int, float] = field(default_factory=dict)  # IoU after four clicks
+    pulled: list[Pull] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write it down."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> Day:
+        """Read it again."""
+        known = json.loads(path.read_text())
+        made, first = ({int(label): value for label, value in known[name].items()} for name in ("made", "first"))
+        return cls(made, first, [Pull(**one) for one in known["pulled"]])
 
 
-def label_all(person: Person, truth: np.ndarray, pulls: int = PULLS) -> Day:
+def label_all(person: Person, truth: np.ndarray, pulls: int = PULLS, day: Day | None = None) -> Day:
     """Outline every object of a plane, and correct those that need it, a limited number of times."""
-    day = Day()
+    day = day or Day()
     for label in reading_order(truth):
         mask = truth == label
         person.outline(mask)
-        before = overlap(person.widget.preview_mask, mask)
-        while len(day.pulled) < pulls and person.correct(mask):
+        before = day.first[label] = overlap(person.widget.preview_mask, mask)
+        for _ in range(min(EACH, pulls - len(day.pulled))):
+            seconds = person.correct(mask)
+            if seconds is None:
+                break
             after = overlap(person.widget.preview_mask, mask)
-            day.pulled.append((before, after))
+            day.pulled.append(Pull(label, before, after, seconds))
             if after < before:  # a person would take that back
                 person.undo()
                 person.wait()
@@ -276,25 +321,34 @@ def split(person: Person, label: int) -> int:
 
 
 def work_until_killed(image: Path, truth: Path, objects: int, labels: Path) -> None:
-    """Label some objects of an image, begin another one, write down the labels, and end as if killed."""
+    """Label some objects of an image, begin another one, write down the labels, and be killed."""
     true = np.load(truth)
     person = Person(*open_window([(np.load(image), {"name": image.stem}, "image")]))
-    first, last = reading_order(true)[:objects], reading_order(true)[objects]
-    for label in first:
-        person.outline(true == label)
-        person.accept()
-    person.outline(true == last)
+    plane = show_plane(person, true)
+    *first, last = reading_order(plane)[: objects + 1]
+    label_all(person, np.where(np.isin(plane, first), plane, 0)).save(labels.with_suffix(".json"))
+    person.outline(plane == last)
     journals = person.widget._journals
     recording = journals._recordings[person.session]
     wait_until(lambda: recording.path is not None and not recording._left)
     np.save(labels, person.labels)
-    os._exit(KILLED)
+    os.kill(os.getpid(), KILL)
 
 
 def crash(image: Path, truth: Path, objects: int, labels: Path) -> int:
     """`work_until_killed` in a process of its own; its exit code."""
     command = [sys.executable, __file__, "crash", image, truth, str(objects), labels]
-    return subprocess.run(command, check=False, timeout=300).returncode
+    return subprocess.run(command, check=False, timeout=600).returncode
+
+
+def show_plane(person: Person, truth: np.ndarray) -> np.ndarray:
+    """Go to the plane of a stack in which there are true labels; these labels."""
+    if truth.ndim == 2:
+        return truth
+    index = int(np.flatnonzero(truth.any(axis=(1, 2)))[0])
+    person.viewer.dims.current_step = (index, 0, 0)
+    let_pass(0.3)
+    return truth[index]
 
 
 def restore(person: Person) -> None:
@@ -305,17 +359,56 @@ def restore(person: Person) -> None:
     let_pass(0.3)
 
 
-def label_image(image: Path, labels: Path, picture: Path | None = None) -> None:
-    """A whole day on one image, and how it went."""
+def label_image(
+    image: Path, labels: Path, plane: int | None = None, objects: int = MANY, picture: Path | None = None
+) -> None:
+    """A whole day on one image, or on a plane of a stack, and how it went."""
     from skimage.io import imread
 
     pixels, truth = imread(image), imread(labels)
+    shown = truth if plane is None else truth[plane]
+    chosen = np.where(np.isin(shown, reading_order(shown)[:objects]), shown, 0)
+    true = chosen if plane is None else np.where(np.arange(len(truth))[:, None, None] == plane, chosen, 0)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in (f"{image.stem}.npy", "truth.npy", "left.npy")]
+        for path, array in zip(files, (pixels, true), strict=False):
+            np.save(path, array)
+        print("killed in the middle of an object, exit code", crash(files[0], files[1], BEFORE, files[2]))
+        day, left = Day.load(files[2].with_suffix(".json")), np.load(files[2])
     person = Person(*open_window([(pixels, {"name": image.stem}, "image")]))
-    day = label_all(person, truth)
-    ious = [overlap_of(person.labels == ours, truth == true) for true, ours in day.made.items()]
-    print(f"{len(ious)} objects, mean IoU {np.mean(ious):.3f}, the worst {min(ious):.3f}")
-    for before, after in day.pulled:
-        print(f"  a pull: {before:.3f} -> {after:.3f}")
+    chosen = show_plane(person, true)
+    restore(person)
+    print(f"{len(day.made)} objects restored, as they were:", np.array_equal(person.labels, left))
+    person.hands.key(Key.Key_Escape)  # the object that was in progress; it comes again
+    let_pass(person.pause)
+    label_all(person, np.where(np.isin(chosen, list(day.made)), 0, chosen), day=day)
+    print(f"labelled in {time.perf_counter() - begun:.0f} s")
+    tell(day, person.labels if plane is None else person.labels[plane], chosen)
+    look_back(person, day, chosen)
+    if picture is not None:
+        person.viewer.reset_view()
+        take(person.viewer, picture)
+    person.viewer.close()
+
+
+def tell(day: Day, labels: np.ndarray, truth: np.ndarray) -> None:
+    """How well it went."""
+    ious = {label: overlap_of(labels == ours, truth == label) for label, ours in day.made.items()}
+    print(f"{len(ious)} objects, mean IoU {np.mean(list(day.first.values())):.3f} after four clicks,", end=" ")
+    print(f"{np.mean(list(ious.values())):.3f} in the labels, the worst {min(ious.values()):.3f}")
+    corrected = {one.label for one in day.pulled}
+    if not corrected:
+        print("no pull was needed")
+        return
+    better = sum(one.after > one.before for one in day.pulled)
+    print(f"{len(day.pulled)} pulls of {len(corrected)} objects, {better} for the better; these objects", end=" ")
+    print(*(f"{np.mean([found[label] for label in corrected]):.3f}" for found in (day.first, ious)), sep=" -> ")
+    print(*(f"  {one}" for one in day.pulled), sep="\n")
+
+
+def look_back(person: Person, day: Day, truth: np.ndarray) -> None:
+    """Undo and redo, reopen, name, merge and split."""
     print("undo and redo of ten objects leave the labels as they were:", undo_and_redo(person, 10))
     (first, ours), (_, other) = list(day.made.items())[:2]
     print("reopened under its label:", reopen(person, ours, truth == first) == ours)
@@ -324,9 +417,6 @@ def label_image(image: Path, labels: Path, picture: Path | None = None) -> None:
     merge(person, ours, other)
     print("classes:", {made.class_name for made in person.session.objects.values() if made.class_name})
     print("split again as", split(person, ours))
-    if picture is not None:
-        take(person.viewer, picture)
-    person.viewer.close()
 
 
 def overlap_of(found: np.ndarray, truth: np.ndarray) -> float:
@@ -393,7 +483,7 @@ def palette_of(frames: Sequence[Any]) -> Any:
     is_bright = np.ptp(pixels, axis=1) > VIVID
     colours: list[int] = []
     for chosen, count in ((pixels[~is_bright], 90), (np.unique(pixels[is_bright], axis=0), 165)):
-        part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT)
+        part = Image.fromarray(chosen[None]).quantize(count, method=Image.Quantize.MEDIANCUT, kmeans=1)
         colours += (part.getpalette() or [])[: 3 * count]
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
@@ -553,6 +643,8 @@ def main() -> None:
     label = commands.add_parser("label")
     label.add_argument("image", type=Path)
     label.add_argument("labels", type=Path)
+    label.add_argument("--plane", type=int, help="of a stack")
+    label.add_argument("--objects", type=int, default=MANY, help="only the first so many, from the top")
     label.add_argument("--picture", type=Path)
     killed = commands.add_parser("crash")
     for name, kind in (("image", Path), ("truth", Path), ("objects", int), ("labels", Path)):
@@ -560,7 +652,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("NAPARI_DELSE_HOME", tempfile.mkdtemp())  # no journals among the user's own
     if options.command == "label":
-        label_image(options.image, options.labels, options.picture)
+        label_image(options.image, options.labels, options.plane, options.objects, options.picture)
     elif options.command == "crash":
         work_until_killed(options.image, options.truth, options.objects, options.labels)
     else:

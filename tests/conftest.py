@@ -34,6 +34,29 @@ def qtbot(qtbot):
     return qtbot
 
 
+@pytest.fixture
+def annotating(qtbot):
+    """Opens the Annotate widget on a viewer, in its window if there is one, and shuts it down in the end."""
+    from napari_delse.widgets.annotate import AnnotateWidget
+
+    opened = []
+
+    def open_on(viewer, predictor, load=None, models=("default",), *, ready=True):
+        widget = AnnotateWidget(viewer, load=load or (lambda model, device: predictor), names=lambda: list(models))
+        if hasattr(viewer, "window"):
+            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
+        else:
+            qtbot.addWidget(widget)
+        opened.append(widget)
+        if ready:
+            qtbot.waitUntil(lambda: widget.is_ready)
+        return widget
+
+    yield open_on
+    for widget in opened:
+        widget.shut_down()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public annotated images: NAPARI_DELSE_DATA, or `shared/data` beside the checkout."""

@@ -61,23 +61,16 @@ class Boxes:
 
 
 @pytest.fixture
-def open_widget(qtbot):
+def open_widget(annotating):
     """Opens the widget on a viewer with an image, without its window; ends it unless it crashed."""
-    opened = []
 
     def open_it(data=PLANE, viewer=None):
         viewer = viewer or ViewerModel()
         if not len(viewer.layers):
             viewer.add_image(data, name="cells")
-        widget = AnnotateWidget(viewer, load=lambda model, device: Boxes(), names=lambda: ["default"])
-        qtbot.addWidget(widget)
-        opened.append(widget)
-        qtbot.waitUntil(lambda: widget.is_ready)
-        return widget
+        return annotating(viewer, Boxes())
 
-    yield open_it
-    for widget in opened:
-        widget.shut_down()
+    return open_it
 
 
 def annotate(qtbot, widget, *corners, size=9, index=()):

@@ -33,7 +33,6 @@ from napari_delse.widgets._exporting import FORMATS, suggested
 from napari_delse.widgets._features import with_classes
 from napari_delse.widgets._guide import Words, next_click, preview
 from napari_delse.widgets._keys import ACTIONS, Keyboard, from_qt, to_qt, used_by_napari
-from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -68,26 +67,16 @@ def until(qtbot, condition):
 
 
 @pytest.fixture
-def open_widget(qtbot):
+def open_widget(annotating):
     """Opens the widget on a viewer with an image; in a window if the viewer has one."""
-    opened = []
 
     def open_it(viewer=None, shape=(80, 80), predictor=None):
         viewer = viewer or ViewerModel()
         if not len(viewer.layers):
             viewer.add_image(np.arange(np.prod(shape), dtype=np.uint16).reshape(shape), name="cells")
-        widget = AnnotateWidget(viewer, load=lambda model, device: predictor or Boxes(), names=lambda: ["default"])
-        if hasattr(viewer, "window"):
-            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
-        else:
-            qtbot.addWidget(widget)
-        opened.append(widget)
-        until(qtbot, lambda: widget.is_ready)
-        return widget
+        return annotating(viewer, predictor or Boxes())
 
-    yield open_it
-    for widget in opened:
-        widget.shut_down()
+    return open_it
 
 
 @pytest.fixture

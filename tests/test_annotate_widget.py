@@ -25,7 +25,6 @@ from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource
-from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -82,31 +81,15 @@ def viewer():
 
 
 @pytest.fixture
-def open_widget(qtbot, predictor, request):
+def open_widget(annotating, predictor, request):
     """Opens the widget on the viewer of the test, and waits until it is ready."""
-    opened = []
 
-    def load_at_once(model, device):
-        return predictor
-
-    def open_it(load=load_at_once, ready=True):
-        window = "real_viewer" in request.fixturenames
-        viewer = request.getfixturevalue("real_viewer" if window else "viewer")
-        widget = AnnotateWidget(viewer, load=load, names=lambda: ["default", "mine"])
-        if window:
-            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
-        else:
-            qtbot.addWidget(widget)
-        opened.append(widget)
-        if ready:
-            qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
-            qtbot.waitUntil(lambda: widget.is_ready)
-        return widget
+    def open_it(load=None, ready=True):
+        viewer = request.getfixturevalue("real_viewer" if "real_viewer" in request.fixturenames else "viewer")
+        return annotating(viewer, predictor, load, ("default", "mine"), ready=ready)
 
     yield open_it
     predictor.gate.set()
-    for widget in opened:
-        widget.shut_down()
 
 
 def click(widget, *points, index=()):
@@ -232,6 +215,35 @@ def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
     click(widget, DIAMOND[0])
     mouse.key(Qt.Key.Key_Escape)
     assert widget._session.draft.is_empty
+
+
+def test_a_pull_that_rests_shows_its_outline_before_it_is_let_go(real_viewer, open_widget, predictor, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.window._qt_window.resize(1000, 700)
+    real_viewer.show()
+    qtbot.wait(50)
+    real_viewer.reset_view()
+    before = outlined(widget, qtbot)
+    qtbot.waitUntil(lambda: widget.has_shown_preview)
+    mouse = Hands(real_viewer)
+    mouse.drag((59.9, 40), (69.9, 40), release=False)
+    qtbot.waitUntil(lambda: widget.desk.shown[0].mask is not before)
+    assert widget.preview_mask is before
+    assert not widget._session.draft.corrections
+    asked = len(predictor.planes)
+    mouse.release((69.9, 40))
+    qtbot.waitUntil(lambda: len(widget._session.draft.corrections) == 1)
+    assert widget.has_shown_preview
+    assert widget.preview_mask.mask.shape[0] > before.mask.shape[0]
+    assert len(predictor.planes) == asked
+    top = widget.preview_mask.origin[0]
+    mouse.drag((top, 40), (top - 5, 40), release=False)  # and back to where it began: no pull
+    qtbot.waitUntil(lambda: not widget.has_shown_preview)
+    mouse.move((top, 40))
+    mouse.release((top, 40))
+    qtbot.waitUntil(lambda: widget.has_shown_preview)
+    assert len(widget._session.draft.corrections) == 1
 
 
 # ---------------------------------------------------------------- corrections

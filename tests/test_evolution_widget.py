@@ -27,7 +27,6 @@ from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.predict import Predictor
 from napari_delse.replay import predict_draft, replay
 from napari_delse.widgets._evolution_layers import CONTOUR, MODULATION, MOTION, PHI
-from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -71,24 +70,12 @@ def viewer():
 
 
 @pytest.fixture
-def open_widget(qtbot, predictor, request):
-    opened = []
-
+def open_widget(annotating, predictor, request):
     def open_it():
-        window = "real_viewer" in request.fixturenames
-        viewer = request.getfixturevalue("real_viewer" if window else "viewer")
-        widget = AnnotateWidget(viewer, load=lambda model, device: predictor, names=lambda: ["default"])
-        if window:
-            viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
-        else:
-            qtbot.addWidget(widget)
-        opened.append(widget)
-        qtbot.waitUntil(lambda: widget.is_ready)
-        return widget
+        viewer = request.getfixturevalue("real_viewer" if "real_viewer" in request.fixturenames else "viewer")
+        return annotating(viewer, predictor)
 
-    yield open_it
-    for widget in opened:
-        widget.shut_down()
+    return open_it
 
 
 def outlined(widget, qtbot, index=(), points=DIAMOND):

@@ -98,6 +98,51 @@ def test_same_draft_is_asked_only_once(session):
     assert session.request() is None
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_foreseen_drag_needs_no_request_of_its_own(session, is_early):
+    outline(session)
+    drag = Correction((10.0, 6.0), (13.0, 6.0))
+    request = session.foresee(drag)
+    assert session.foresee(drag) is None
+    assert not session.draft.corrections
+    assert not session.is_waiting
+    answered = predict(request.draft, (16, 16))
+    if is_early:
+        assert session.receive(request, answered)
+        assert session.foreseen(drag) is answered
+        assert session.preview is not answered
+    session.add_correction(drag)
+    assert session.request() is None
+    assert session.is_waiting is not is_early
+    if not is_early:
+        assert session.receive(request, answered)
+    assert session.preview is answered
+
+
+def test_a_drag_that_was_foreseen_elsewhere_is_not_wanted_any_more(session):
+    outline(session)
+    late = session.foresee(Correction((10.0, 6.0), (13.0, 6.0)))
+    session.add_correction(Correction((10.0, 6.0), (14.0, 6.0)))
+    assert not session.is_wanted(late)
+    assert not session.receive(late, predict(late.draft, (16, 16)))
+    assert session.request().draft.corrections == (Correction((10.0, 6.0), (14.0, 6.0)),)
+
+
+def test_nothing_is_foreseen_before_there_is_an_outline(session):
+    assert session.foresee(Correction((10.0, 6.0), (13.0, 6.0))) is None
+    for point in DIAMOND:
+        session.add_click(PLANE, point)
+    session.request()
+    assert session.foresee(Correction((10.0, 6.0), (13.0, 6.0))) is None
+
+
+def test_a_foreseen_drag_that_cannot_be_predicted_troubles_nobody(session):
+    outline(session)
+    request = session.foresee(Correction((10.0, 6.0), (13.0, 6.0)))
+    assert not session.fail(request)
+    assert not session.is_wanted(request)
+
+
 def test_late_answer_is_dropped(session):
     for point in DIAMOND:
         session.add_click(PLANE, point)
@@ -809,6 +854,19 @@ class Annotating(RuleBasedStateMachine):
     def drag(self, start, end):
         if start != end:
             self.session.add_correction(Correction(start, end))
+            self.note()
+
+    @precondition(lambda self: self.session.draft.clicks and not self.session.draft.missing)
+    @rule(start=coordinates, end=coordinates, comes=st.booleans())
+    def foresee(self, start, end, comes):
+        if start == end or (request := self.session.foresee(Correction(start, end))) is None:
+            return
+        made = predict(request.draft, request.draft.plane.shape(self.session.store.shape), untidy=True)
+        assert self.session.receive(request, made)
+        self.note()  # nothing happened
+        if comes:
+            self.session.add_correction(Correction(start, end))
+            assert self.session.preview is made
             self.note()
 
     @rule(steps=st.integers(0, 3))

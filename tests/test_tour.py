@@ -57,7 +57,7 @@ def test_an_hour_on_a_plane_of_a_stack(stack, sit_down):
     for label, made in day.made.items():
         assert iou(ours[PLANE] == made, truth == label) > 0.85
     assert day.pulled
-    assert day.pulled[0][1] > day.pulled[0][0] - 0.01
+    assert day.pulled[0].after > day.pulled[0].before - 0.01
 
     assert tour.undo_and_redo(person, 2)
 

@@ -64,10 +64,15 @@ def sentence_of(error: Exception) -> str | None:
 
 
 def channels_of(text: str | None) -> tuple[int, ...]:
+    return numbers_of("--channels", text) or ()
+
+
+def numbers_of(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Numbers with commas between; None for an option that was not given."""
     try:
-        return () if text is None else tuple(int(part) for part in text.split(","))
+        return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--channels must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
+        raise ValueError(f"{option} must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
 
 
 def progress(steps: Iterable[T], total: int | None, describe: Callable[[T], tuple[int, str]]) -> Iterator[T]:

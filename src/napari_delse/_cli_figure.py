@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_delse._cli_common import Axes, Channels, Device, Json, Model, check_json, report
+from napari_delse._cli_common import Axes, Channels, Device, Json, Model, channels_of, check_json, numbers_of, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,9 +48,9 @@ def figure(
 
     check_json(json_out)
     _check_files(out, gif, (image, prompts, labels))
-    one = _chosen(read_prompts(prompts), label, _numbers("--plane", plane), prompts)
+    one = _chosen(read_prompts(prompts), label, numbers_of("--plane", plane), prompts)
     with open_image(image, axes) as opened:
-        ((one, seen),) = fit_prompts([one], opened, _numbers("--channels", channels) or ())
+        ((one, seen),) = fit_prompts([one], opened, channels_of(channels))
         truth, owner = (None, None) if labels is None else _truth(labels, opened, one)
         from napari_delse._panels import Shown
         from napari_delse.figures import evolution_figure, evolution_frames, write_animation, write_picture
@@ -93,13 +93,6 @@ def _check_files(out: Path, gif: Path | None, inputs: tuple[Path | None, ...]) -
             raise ValueError(f"{option} must be a file such as figure{suffix}, got {path}")
         if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in inputs):
             raise ValueError(f"{option} {path} is what is read; give the picture a file of its own")
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"{option} must be numbers from 0 with commas between, such as 0,2, got {text!r}") from None
 
 
 def _chosen(objects: list[ObjectPrompt], label: int | None, plane: tuple[int, ...] | None, table: Path) -> ObjectPrompt:

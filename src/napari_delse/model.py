@@ -26,7 +26,7 @@ from napari_delse.settings import check_value, nested
 
 _Config = TypeVar("_Config")
 
-_UNIT = 32  # heads speak in 1/32 of the crop side: one net serves several input sizes, and phi grows as fast as a logit
+UNIT = 32  # heads speak in 1/32 of the crop side: one net serves several input sizes, and phi grows as fast as a logit
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class MotionEditor(nn.Module):
 
     def forward(self, fields: LevelSetFields, features: Tensor, drags: Tensor) -> Tensor:
         grid = (features.shape[-2] // self.stride, features.shape[-1] // self.stride)
-        unit = fields.phi0.shape[-1] / _UNIT
+        unit = fields.phi0.shape[-1] / UNIT
         seen = torch.cat([fields.motion / unit, fields.phi0 / unit, drags], dim=1)
         # Area averaging, not sampling: thin drags must not fall between the samples.
         coarse = F.adaptive_avg_pool2d(seen, grid)
@@ -336,7 +336,7 @@ class Delse(nn.Module):
         stages = self.encoder(torch.cat([image, clicks], dim=1))
         features = self.neck(self.context(stages[-1]), stages)
         size = image.shape[-2:]
-        unit = image.shape[-1] / _UNIT
+        unit = image.shape[-1] / UNIT
         phi0 = _resize(self.phi_head(features).float(), size) * (unit if self.config.output == "delse" else 1)
         if not self.config.evolves:
             motion = phi0.new_zeros(phi0.shape[0], 2, *size)

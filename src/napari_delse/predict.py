@@ -23,7 +23,7 @@ from napari_delse.data import to_input
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import ArrayLike, Plane
 from napari_delse.levelset import EvolutionConfig
-from napari_delse.model import Delse, LevelSetFields, ModelConfig, click_map, drag_maps
+from napari_delse.model import UNIT, Delse, LevelSetFields, ModelConfig, click_map, drag_maps
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -75,7 +75,7 @@ class Prediction:
     @property
     def softness(self) -> float:
         """Network pixels over which phi_T says that it is unsure."""
-        return self.crop.size / 32 if self.config.output == "delse" else 1.0
+        return self.crop.size / UNIT if self.config.output == "delse" else 1.0
 
     @cached_property
     def confidence(self) -> float:

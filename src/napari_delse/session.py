@@ -84,6 +84,7 @@ class AnnotationSession(History):
         self._evolution: EvolutionSettings | None = None  # of objects begun from now on
         self._asked = 0
         self._waiting: Request | None = None
+        self._ahead: Request | None = None  # of a draft that may come next
 
     # ---- what to show
 
@@ -210,8 +211,9 @@ class AnnotationSession(History):
         super()._exchange(gone, come, draft)
         if draft.plane is not None and draft.label is None:
             self._evolution = draft.evolution
-        if not (self._waiting and self._waiting.draft == draft):
-            self._waiting = None
+        asked = (self._waiting, self._ahead)
+        self._waiting = next((one for one in asked if one is not None and one.draft == draft), None)
+        self._ahead = None
 
     # ---- prediction
 
@@ -229,26 +231,53 @@ class AnnotationSession(History):
         self._waiting = Request(self._asked, self._draft)
         return self._waiting
 
+    def foresee(self, correction: Correction) -> Request | None:
+        """What to predict in case this drag comes next, or None if that is known, on its way or impossible.
+
+        The session stays as it is. If the drag comes, its preview is there, or nearer than if it were asked then.
+        """
+        draft = self._with(correction)
+        if self._ahead is not None and self._ahead.draft == draft:
+            return None
+        self._ahead = None
+        if self._draft.missing or self._waiting is not None or self.foreseen(correction) is not None:
+            return None
+        self._asked += 1
+        self._ahead = Request(self._asked, draft)
+        return self._ahead
+
+    def foreseen(self, correction: Correction) -> Preview | None:
+        """What the preview would be with one more drag, if that is known."""
+        return self._predictions.get(self._with(correction).unlabelled)
+
+    def _with(self, correction: Correction) -> Draft:
+        return replace(self._draft, corrections=(*self._draft.corrections, correction))
+
     def is_wanted(self, request: Request) -> bool:
         """Whether the answer would still be taken; a worker may ask this from its thread."""
-        return self._waiting is request
+        return request is self._waiting or request is self._ahead
 
     def receive(self, request: Request, prediction: Preview) -> bool:
         """Take an answer; False if it came too late and was dropped."""
-        if self._waiting is not request:
+        if not self.is_wanted(request):
             return False
-        self._waiting = None
+        self._let_go(request)
         self._predictions[request.draft.unlabelled] = prediction
         while len(self._predictions) > _KEPT_PREDICTIONS:
             self._predictions.popitem(last=False)
-        return request.draft == self._draft
+        return True
 
     def fail(self, request: Request) -> bool:
         """The request could not be answered; False if nobody waits for it any more."""
-        if self._waiting is not request:
-            return False
-        self._waiting = None
-        return True
+        is_missed = self._waiting is request
+        self._let_go(request)
+        return is_missed
+
+    def _let_go(self, request: Request) -> None:
+        if self._waiting is request:
+            self._waiting = None
+        elif self._ahead is request:
+            self._ahead = None
 
     def relative(self, draft: Draft) -> Preview | None:
         """A prediction of the same prompts, perhaps evolved otherwise: its fields are those of this draft."""
@@ -260,7 +289,7 @@ class AnnotationSession(History):
     def forget_predictions(self) -> None:
         """After a change of model, image or device: predict anew what is shown next."""
         self._predictions.clear()
-        self._waiting = None
+        self._waiting = self._ahead = None
 
     # ---- objects
 

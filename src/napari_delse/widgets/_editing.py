@@ -10,6 +10,7 @@ from napari_delse.review import next_empty_plane
 from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._brush import lead_undo, leave_undo
+from napari_delse.widgets._outliner import Outlined
 from napari_delse.widgets._view import go_to, shown_plane
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
     from napari_delse.actions import LabelledObject
     from napari_delse.evolution import EvolutionSettings
+    from napari_delse.geometry import Correction
+    from napari_delse.session import Request
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._outliner import Outliner
+    from napari_delse.widgets._source import ImageSource
 
 _PATIENCE = 0.12  # seconds in which an answer comes unannounced
 _NOT_WRITTEN = "the labels could not be written: "
@@ -66,16 +70,43 @@ class Editor:
         if session is None or source is None or not self._outliner.is_ready:
             return
         request = session.request()
-        if request is None or request.draft.plane is None:
+        if session.is_waiting:  # for this request, or one that was foreseen
+            self._asked_at = monotonic()
+        if request is not None:
+            self._predict(session, source, request)
+
+    def foresee(self, drag: Correction, show: Callable[[Outlined], object]) -> None:
+        """Have predicted what the outline would be after a drag that may not be over yet."""
+        session, source = self._desk.session, self._desk.source
+        if session is None or source is None or not self._outliner.is_ready:
             return
+        known = session.foreseen(drag)
+        if isinstance(known, Outlined):
+            show(known)
+        elif (request := session.foresee(drag)) is not None:
+            self._predict(session, source, request, show)
+
+    def _predict(
+        self,
+        session: AnnotationSession,
+        source: ImageSource,
+        request: Request,
+        foreseen: Callable[[Outlined], object] = bool,
+    ) -> None:
+        def answered(answer: Outlined) -> None:
+            if session.preview is answer:
+                self._answered()
+            else:
+                foreseen(answer)
+
+        assert request.draft.plane is not None  # without clicks there is nothing to predict
         try:
             plane = source.plane(request.draft.plane)
         except ValueError as error:
             session.fail(request)
             self._notices.say(error)
         else:
-            self._asked_at = monotonic()
-            self._outliner.outline(session, request, plane, self._answered, self._notices.say)
+            self._outliner.outline(session, request, plane, answered, self._notices.say)
 
     @property
     def is_answer_near(self) -> bool:

@@ -16,6 +16,7 @@ from napari_delse.widgets._events import Followed
 from napari_delse.widgets._layers import is_settled, nearest_on
 from napari_delse.widgets._outliner import Outlined
 from napari_delse.widgets._source import ImageSource, to_plane
+from napari_delse.widgets._view import show_foreseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _GRAB = 8.0  # how near to the outline a pull must begin, screen pixels
 _REACH = 24.0  # how near to it a drawn line must begin, screen pixels
 _STILL = 5.0  # a shorter pull is a click, as napari has it; screen pixels
+_REST = 40  # a hand that pulls and has not moved for so long may let go here, milliseconds
 
 
 class Hearing:
@@ -39,10 +41,21 @@ class Hearing:
         Where trouble is told.
     ask : callable
         Called when the session was told something: predict and show what is missing.
+    foresee : callable
+        Called with a drag that may not be over yet, and with what is to be called with its outline.
     """
 
-    def __init__(self, desk: Desk, notices: Notices, ask: Callable[[], object]) -> None:
-        self.desk, self._notices, self._ask = desk, notices, ask
+    def __init__(
+        self,
+        desk: Desk,
+        notices: Notices,
+        ask: Callable[[], object],
+        foresee: Callable[[Correction, Callable[[Outlined], object]], object],
+    ) -> None:
+        self.desk, self._notices, self._ask, self._foresee = desk, notices, ask, foresee
+        self._pulled: Correction | None = None  # where the hand is, that has not let go yet
+        self._rest = QTimer(singleShot=True, interval=_REST)
+        self._rest.timeout.connect(self._on_rest)
         self.followed = Followed()
         self._painted = Followed()  # the labels that are written to
         desk.left.connect(self._let_go)
@@ -192,14 +205,29 @@ class Hearing:
         try:
             yield
             while event.type == "mouse_move":
-                layers.show_draft(session.draft, (drag,) if (drag := pull()) else ())
+                self._pulled = drag = pull()
+                layers.show_draft(session.draft, (drag,) if drag else ())
+                self._rest.start()
                 yield
         finally:
             layer.mouse_pan = True
+            self._pulled = None
+            self._rest.stop()
         if (drag := pull()) is not None and session is self.desk.session and session.preview is not None:
             with self._notices.told():
                 session.add_correction(drag)
-            self._ask()
+        self._ask()
+
+    def _on_rest(self) -> None:
+        """Show what the outline would be if the pull ended where the hand rests, and have it ready for then."""
+        drag, session = self._pulled, self.desk.session
+
+        def show(outlined: Outlined) -> None:
+            if drag == self._pulled and session is self.desk.session:
+                show_foreseen(self.desk, outlined)
+
+        if drag is not None:
+            self._foresee(drag, show)
 
 
 def _single(drag: Correction) -> tuple[float, ...]:

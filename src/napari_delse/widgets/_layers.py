@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +179,10 @@ class WorkLayers:
             np.array_equal(a, b.astype(a.dtype)) for a, b in zip(shown, lines, strict=True)
         ):
             return
+        if _can_bend(self.drags, shown, lines):
+            with in_one_go(self.drags, highlight=False):
+                _bend(self.drags, shown, lines)
+            return
         with in_one_go(self.drags):
             self.drags.selected_data = set(range(self.drags.nshapes))
             self.drags.remove_selected()
@@ -205,7 +209,7 @@ class WorkLayers:
         corner = to_space(key, [np.add(mask.origin, (step - 1) / 2)])[0]
         scale = placement["scale"].copy()
         scale[list(key.axes)] *= step
-        with in_one_go(self.preview):
+        with in_one_go(self.preview, extent=False, highlight=False):
             self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
             self.preview.scale = scale
             self.preview.translate = physical(placement, corner)
@@ -233,12 +237,32 @@ class WorkLayers:
                 self.clicks.size = _MARKER / zoom
 
 
+def _can_bend(layer: Shapes, shown: Sequence[npt.NDArray[Any]], lines: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether `_bend` can make these lines of those that are shown."""
+    has_edit = hasattr(getattr(layer, "_data_view", None), "edit")  # private: another version may not have it
+    return has_edit and not layer.selected_data and [one.shape for one in shown] == [one.shape for one in lines]
+
+
+def _bend(layer: Shapes, shown: Sequence[npt.NDArray[Any]], lines: Sequence[npt.NDArray[Any]]) -> None:
+    """Change lines in place, as napari's own tools do: a hand that pulls does so with every movement."""
+    for number, (old, new) in enumerate(zip(shown, lines, strict=True)):
+        if not np.array_equal(old, new.astype(old.dtype)):
+            layer._data_view.edit(number, new.astype(old.dtype))
+
+
 @contextmanager
-def in_one_go(layer: Any) -> Iterator[None]:
+def in_one_go(layer: Any, **shown: bool) -> Iterator[None]:
     """Change data and place of a small layer that lies within the image, and have napari show it once.
 
     Each change by itself has napari work out the extent of all layers and draw the layer anew, and new data of
     labels has it compile their shader again: several times as slow as all the rest.
+
+    Parameters
+    ----------
+    layer : Layer
+        What is changed.
+    shown : bool
+        What `Layer.refresh` may leave out.
     """
     events = (layer.events.data, layer.events.scale, layer.events.translate)
     with ExitStack() as held:
@@ -247,7 +271,7 @@ def in_one_go(layer: Any) -> Iterator[None]:
         with suppress(AttributeError):  # private: another version of napari may not have it, and is slower then
             held.enter_context(layer._block_refresh())
         yield
-    layer.refresh()
+    layer.refresh(**shown)
 
 
 def physical(placement: dict[str, Any], point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from napari_delse.session import AnnotationSession, Request
 
 
+_FEW = 2  # cores: where there are more, one is left to the window
+_WAITING = "OMP_WAIT_POLICY"  # an environment variable that OpenMP reads when torch is imported
+
+
 class PredictorLike(Protocol):
     """What is needed of a `predict.Predictor`."""
 
@@ -37,29 +43,53 @@ class PredictorLike(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Outlined:
-    """A prediction with all that is shown of it, so that the GUI thread computes nothing."""
+    """A prediction with all that is shown of it at once, so that the GUI thread computes nothing then."""
 
     prediction: Any
     mask: ObjectMask
     confidence: float
-    contours: list[npt.NDArray[np.float64]]
+
+    @cached_property
+    def contours(self) -> list[npt.NDArray[np.float64]]:
+        """Sub-pixel contour lines: for the next pull, whose beginning is late enough to find them."""
+        lines: list[npt.NDArray[np.float64]] = self.prediction.contours()
+        return lines
 
 
 def load_predictor(model: str, device: str) -> PredictorLike:
     """The real predictor, ready to answer fast; imports torch."""
+    is_patient = _import_torch()
     from napari_delse.predict import Predictor
 
-    # One core stays free: torch's threads wait for each other, and stall where another program runs on one of theirs.
-    predictor = Predictor.load(model, device=device, threads=max(1, (os.cpu_count() or 2) - 1))
+    # Threads that spin stall for seconds where another program runs on one of their cores: then one stays free.
+    cores = os.cpu_count() or 2
+    threads = cores if is_patient and cores <= _FEW else max(1, cores - 1)
+    predictor = Predictor.load(model, device=device, threads=threads)
     predictor.warm_up()
     return predictor
 
 
 def model_names() -> list[str]:
     """Models to choose from; imports torch."""
+    _import_torch()
     from napari_delse.checkpoint import available_models
 
     return list(available_models())
+
+
+@cache
+def _import_torch() -> bool:
+    """Whether torch's threads sleep while they wait for each other: set before it is imported, or never."""
+    chosen = os.environ.get(_WAITING, "")
+    if chosen or "torch" in sys.modules:
+        import_module("torch")
+        return chosen.upper() == "PASSIVE"
+    os.environ[_WAITING] = "PASSIVE"
+    try:
+        import_module("torch")
+    finally:
+        del os.environ[_WAITING]  # not for programs that are started from here
+    return True
 
 
 class Outliner:
@@ -117,7 +147,7 @@ class Outliner:
         session: AnnotationSession,
         request: Request,
         plane: Plane,
-        then: Callable[[], object],
+        then: Callable[[Outlined], object],
         failed: Callable[[Exception], object],
     ) -> None:
         """Answer a request of a session; nothing is called if nobody waits for the answer any more."""
@@ -127,7 +157,7 @@ class Outliner:
 
         def answered(answer: Outlined | None) -> None:
             if answer is not None and session.receive(request, answer):
-                then()
+                then(answer)
 
         def not_answered(error: Exception) -> None:
             if session.fail(request):
@@ -150,4 +180,4 @@ def _outline(
     if not session.is_wanted(request):
         return None
     prediction = predict_draft(predictor, plane, request.draft, fields)
-    return Outlined(prediction, prediction.mask, float(prediction.confidence), prediction.contours())
+    return Outlined(prediction, prediction.mask, float(prediction.confidence))

@@ -1,4 +1,4 @@
-"""What of the image the viewer shows: going to planes and objects."""
+"""What the viewer shows: the object in progress, and which part of the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,34 @@ from napari_delse.widgets._source import to_space
 
 if TYPE_CHECKING:
     from napari_delse.actions import LabelledObject
+    from napari_delse.session import Preview
     from napari_delse.widgets._desk import Desk
+
+
+def show_draft(desk: Desk) -> None:
+    """Bring clicks, drags and the preview in step with the session."""
+    session, layers = desk.session, desk.layers
+    if session is None or layers is None:
+        return
+    layers.show_draft(session.draft)
+    layers.calm()
+    state = (session.preview, session.draft.plane)
+    if session.is_waiting and desk.shown[1:] == state[1:]:
+        return  # the outline stays until the next one comes: without it there is nothing to compare with
+    if state != desk.shown:
+        desk.shown = state
+        if session.preview is not None and session.draft.plane is not None:
+            layers.show_preview(session.draft.plane, session.preview.mask)
+        else:
+            layers.hide_preview()
+
+
+def show_foreseen(desk: Desk, foreseen: Preview) -> None:
+    """Show in place of the preview what it would be after a pull that is not over yet."""
+    plane = None if desk.session is None else desk.session.draft.plane
+    if desk.layers is not None and plane is not None:
+        desk.layers.show_preview(plane, foreseen.mask)
+        desk.shown = (foreseen, plane)
 
 
 def shown_plane(desk: Desk) -> PlaneKey | None:

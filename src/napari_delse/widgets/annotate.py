@@ -33,7 +33,7 @@ from napari_delse.widgets._remembering import Remembered
 from napari_delse.widgets._restoring import Restorer
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets._status import what_next
-from napari_delse.widgets._view import show_object
+from napari_delse.widgets._view import show_draft, show_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +79,7 @@ class AnnotateWidget(AnnotatePanel):
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
         self.desk = Desk(napari_viewer, self._journals, self.notices, self._later)
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh)
-        self._hearing = Hearing(self.desk, self.notices, self.editor.ask)
+        self._hearing = Hearing(self.desk, self.notices, self.editor.ask, self.editor.foresee)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
         self._exports = ExportControl(self.export_form, self.desk, self.notices)
         self._classes = ClassColumn()
@@ -419,7 +419,7 @@ class AnnotateWidget(AnnotatePanel):
             self._timers["patience"].start()
             return
         session = self._session
-        self._show_draft()
+        show_draft(self.desk)
         self.evolution.follow(self.desk.source, session, self._outliner.config)
         preview = None if session is None else session.preview
         self.accept_button.setEnabled(preview is not None and preview.mask.area > 0)
@@ -435,22 +435,6 @@ class AnnotateWidget(AnnotatePanel):
         trouble = self._no_model or self._journals.problem(session) or self._remembered.problem or self.keyboard.problem
         is_trouble = self.notices.is_trouble or (bool(trouble) and not self.notices.text)
         self.show_status(text, self.notices.text or trouble, trouble=is_trouble)
-
-    def _show_draft(self) -> None:
-        desk, session, layers = self.desk, self.desk.session, self.desk.layers
-        if session is None or layers is None:
-            return
-        layers.show_draft(session.draft)
-        layers.calm()
-        state = (session.preview, session.draft.plane)
-        if session.is_waiting and desk.shown[1:] == state[1:]:
-            return  # the outline stays until the next one comes: without it there is nothing to compare with
-        if state != desk.shown:
-            desk.shown = state
-            if session.preview is not None and session.draft.plane is not None:
-                layers.show_preview(session.draft.plane, session.preview.mask)
-            else:
-                layers.hide_preview()
 
     def _show_objects(self) -> None:
         objects = _NOTHING if self._session is None else self._session.objects
