@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QPushButton, QWidget
@@ -16,13 +15,13 @@ from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._guide import sentence
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._run import Runner
+from napari_delse.widgets._training_choice import SourceChoice
 from napari_delse.widgets._training_fields import ink_of
 from napari_delse.widgets._training_jobs import JobOffers
 from napari_delse.widgets._training_panel import TrainingPanel
 from napari_delse.widgets._training_pictures import Drawn, Pictures
 from napari_delse.widgets._training_run import TrainingLike, TrainingRun, start_training
 from napari_delse.widgets._training_source import SourceForm
-from napari_delse.widgets._training_survey import Surveyor
 from napari_delse.widgets.annotate import AnnotateWidget
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from napari_delse.finetune import FineTuneConfig
     from napari_delse.finetune_jobs import Job
     from napari_delse.finetune_run import JobProgress
-    from napari_delse.finetune_survey import Survey
 
 _SURE = 4000  # a button that deletes waits so long for its second press, milliseconds
 
@@ -56,43 +54,38 @@ class FineTuneWidget(TrainingPanel):
         super().__init__(SourceForm(napari_viewer))
         self.viewer = napari_viewer
         self._docked = self._closed = self._is_ready = False
-        self._trouble = ""  # why the form cannot be used as it is
         self._unused = ""  # the model from before, once another one was taken
-        self._seen: Survey | None = None
-        self._connected, self._labels_followed = Followed(), Followed()
-        self._met: WeakSet[AnnotateWidget] = WeakSet()
+        self._connected = Followed()
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self._refresh)
         self._asked: QPushButton | None = None  # the button that waits for its second press
         self._sure = QTimer(self, singleShot=True, interval=_SURE)
         self._sure.timeout.connect(self._calm)
         self.notices = Notices(self._later)
-        self.surveyor, self.run, self.runner = Surveyor(), TrainingRun(start), Runner("napari-delse-finetune")
+        self.choice = SourceChoice(self.source, napari_viewer, lambda: self.annotate, self._validation, self._later)
+        self.surveyor, self.run, self.runner = self.choice.surveyor, TrainingRun(start), Runner("napari-delse-finetune")
         self.offers = JobOffers(self._later, self.notices.say)
         self.pictures = Pictures(self._show_pictures)
-        self._workers = (self.surveyor, self.run, self.runner, self.offers, self.pictures, self.models.runner)
-        self.destroyed.connect(partial(let_go, self._workers, (self._connected, self._labels_followed)))
+        self._workers = (self.choice, self.run, self.runner, self.offers, self.pictures, self.models.runner)
+        self.destroyed.connect(partial(let_go, self._workers, (self._connected,)))
         self._connect_panel()
-        self._connect_viewer()
+        self._connected.follow(self.viewer.events.theme, self._paint)
         self._paint()
-        self._on_layers()
+        self.choice.look_at_layers()
         self.runner.submit(_settings, self._on_ready, self.notices.say)
         self._refresh()
 
     # ---------------------------------------------------------------- set-up and end
 
     def _connect_panel(self) -> None:
-        self.source.changed.connect(self._on_source)
         self.form.changed.connect(self._on_form)
-        self.surveyor.found.connect(self._on_survey)
-        self.surveyor.failed.connect(self._on_no_survey)
         self.run.changed.connect(self._on_run)
         self.run.progressed.connect(self._on_progress)
         self.run.failed.connect(self.notices.say)
         self.models.listed.connect(self._on_models)
         self.models.wanted.connect(self.use_model)
         self.models.replaced.connect(self._on_replaced)
-        self.again_button.clicked.connect(lambda: self._survey(at_once=True))
+        self.again_button.clicked.connect(lambda: self.choice.look(at_once=True))
         self.train_button.clicked.connect(lambda: self.train())
         self.pause_button.clicked.connect(lambda: self.run.pause())
         self.stop_button.clicked.connect(lambda: self.run.finish(self.form.device))
@@ -104,22 +97,10 @@ class FineTuneWidget(TrainingPanel):
         self.offer_finish.clicked.connect(lambda: self._take_offer("finish"))
         self.offer_drop.clicked.connect(lambda: self._drop_offer())
 
-    def _connect_viewer(self) -> None:
-        layers = self.viewer.layers.events
-        for emitter, callback in (
-            (layers.inserted, self._on_inserted),
-            (layers.removed, self._on_layers),
-            (self.viewer.dims.events.order, self._on_source),
-            (self.viewer.events.theme, self._paint),
-        ):
-            self._connected.follow(emitter, callback)
-        for layer in self.viewer.layers:
-            self._connected.follow(layer.events.name, self._on_layers)
-
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Look what there is now."""
         super().showEvent(event)
-        self._on_layers()
+        self.choice.look_at_layers()
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
@@ -139,7 +120,7 @@ class FineTuneWidget(TrainingPanel):
         """Have the training saved and ended, and wait for nothing."""
         if not self._closed:
             self._closed = True
-            let_go(self._workers, (self._connected, self._labels_followed))
+            let_go(self._workers, (self._connected,))
             with suppress(Exception):  # the viewer may be half gone
                 self.source.release()
 
@@ -159,16 +140,6 @@ class FineTuneWidget(TrainingPanel):
             top = above
         found = [one for one in top.findChildren(AnnotateWidget) if one.viewer is self.viewer]
         return found[-1] if found else None
-
-    def _meet(self) -> AnnotateWidget | None:
-        """Hear of what the annotate widget does."""
-        annotate = self.annotate
-        if annotate is not None and annotate not in self._met:
-            self._met.add(annotate)
-            annotate.desk.image_chosen.connect(self._on_layers)
-            annotate.desk.labels_chosen.connect(self._on_layers)
-            annotate.desk.objects_changed.connect(self._on_labelled)
-        return annotate
 
     def use_model(self, name: str) -> None:
         """Outline objects with this model from now on, also in the annotate widget."""
@@ -193,76 +164,15 @@ class FineTuneWidget(TrainingPanel):
         self.form.offer_models([info.name for info in models if not info.problem], current)
         self._later()
 
-    # ---------------------------------------------------------------- what to learn from
-
-    def _on_inserted(self, event: Any) -> None:
-        self._connected.follow(event.value.events.name, self._on_layers)
-        self._on_layers()
-
-    def _on_layers(self, *_: Any) -> None:
-        """There are other layers, or others are worked on."""
-        if self._closed:
-            return
-        annotate = self._meet()
-        desk = None if annotate is None else annotate.desk
-        before = self._choice()
-        self.source.offer_layers(None if desk is None else desk.source, None if desk is None else desk.labels)
-        if self._choice() != before or self._seen is None:
-            self._on_source()
-
-    def _choice(self) -> tuple[Any, ...]:
-        source = self.source
-        return source.image_box.currentData(), source.labels_box.currentData(), source.channel_box.currentData()
-
-    def _on_source(self, *_: Any) -> None:
-        """Something else is to be learned from."""
-        if self.source.kind == "journal" and not self.source.journal_edit.text():
-            annotate = self.annotate
-            if annotate is not None and annotate.journal is not None:
-                self.source.journal_edit.setText(str(annotate.journal))  # comes back here
-        self._labels_followed.let_go()
-        labels = self.source.labels
-        if labels is not None:
-            for emitter in (labels.events.paint, labels.events.labels_update, labels.events.data):
-                self._labels_followed.follow(emitter, self._on_labelled)
-        self._survey()
-
-    def _on_labelled(self, *_: Any) -> None:
-        """The labels were changed."""
-        if not self.run.is_working and not self._closed:
-            self._survey()
-
-    def _survey(self, *, at_once: bool = False) -> None:
-        if self._closed:
-            return
-        try:
-            make = self.source.chosen()
-            self._trouble = ""
-        except ValueError as error:
-            make, self._seen = None, None
-            self._trouble = sentence(error)
-        self.surveyor.ask(make, self._validation(), at_once=at_once)
-        self._later()
-
     def _validation(self) -> float:
         try:
             return float(self.form.values().get("validation", 0.25))
         except (ValueError, TypeError):
             return 0.25
 
-    def _on_survey(self, known: Survey) -> None:
-        self._seen = known
-        self.form.suggest_name(known.name)
-        self._later()
-
-    def _on_no_survey(self, error: Exception) -> None:
-        self._seen, self._trouble = None, sentence(error)
-        self._later()
-
     def _on_form(self) -> None:
         self.notices.say()
-        if self._seen is not None and self.surveyor.last is not None and self._validation() != self.surveyor.validation:
-            self._survey()
+        self.choice.look_if_split_otherwise()
 
     # ---------------------------------------------------------------- what the person wants
 
@@ -306,13 +216,13 @@ class FineTuneWidget(TrainingPanel):
         if self.run.state == "paused" and job is not None and self._is_sure(self.drop_button):
             self.run.forget()
             self.offers.discard(job)
-            self._survey()
+            self.choice.look()
 
     def _begin_anew(self) -> None:
         self.run.forget()
         self.notices.say()
         self._unused = ""
-        self._survey()
+        self.choice.look()
         self.offers.look()
 
     def _go_back(self) -> None:
@@ -354,8 +264,8 @@ class FineTuneWidget(TrainingPanel):
         """Why nothing can be trained; empty if all is well."""
         if not self._is_ready:
             return say.LOADING
-        if self._trouble:
-            return self._trouble
+        if self.choice.trouble:
+            return self.choice.trouble
         found = self.surveyor.last
         if found is not None and found.problems:
             return say.problem(found, self.source.kind)
@@ -372,6 +282,7 @@ class FineTuneWidget(TrainingPanel):
     # ---------------------------------------------------------------- the training
 
     def _on_run(self) -> None:
+        self.choice.is_off = self.run.is_working
         if self.run.state in ("starting", "finishing") or self.run.job is None:
             self.offers.take(self.run.job)
         self._later()
@@ -430,9 +341,11 @@ class FineTuneWidget(TrainingPanel):
         why = self._why_not()
         self.train_button.setEnabled(not why)
         self.train_button.setToolTip(why or "Begin the training; annotation can go on meanwhile")
-        self.show_found("" if self._seen is None else say.found(self._seen))
+        seen = self.choice.seen
+        self.show_found("" if seen is None else say.found(seen))
+        self.form.suggest_name("" if seen is None else seen.name)
         is_wrong = bool(why) and why not in say.HARMLESS
-        guide = why or say.ready(self.form.values(), self._seen.objects if self._seen is not None else 0)
+        guide = why or say.ready(self.form.values(), 0 if seen is None else seen.objects)
         self.show_status(guide, self.notices.text, trouble=self.notices.is_trouble or is_wrong)
 
     def _refresh_run(self) -> None:
