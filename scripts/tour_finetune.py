@@ -46,16 +46,6 @@ def cells() -> tuple[np.ndarray, np.ndarray]:
     return np.clip(noisy, 0, 255).astype(np.uint8), halo.astype(np.uint16)
 
 
-def picture(viewer: Any, path: Path) -> None:
-    """Save a small picture of the whole window."""
-    from PIL import Image
-
-    take(viewer, path)
-    with Image.open(path) as opened:
-        small = opened.convert("RGB").quantize(200, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
-
-
 class Trainer(Person):
     """A person who also trains.
 
@@ -133,14 +123,14 @@ def learn(out: Path, theme: str, minutes: float) -> None:
     print("with two objects:", tuner.guide.text())
     few = truth * np.isin(truth, [n for n in np.unique(truth) if n % 2])
     person.label_rest(few)
-    picture(person.viewer, out / "finetune_ready.png")
+    take(person.viewer, out / "finetune_ready.png")
     person.write("minutes", f"{minutes:g}")
     person.fold()
     person.train()
     wait_until(lambda: len(tuner.strip.pictures) > 0 and tuner.run.fraction > 0.3, LONG)
     person.outline(plane == next(n for n in chosen if n % 2 == 0))  # annotation goes on
     person.show(tuner)
-    picture(person.viewer, out / "finetune_running.png")
+    take(person.viewer, out / "finetune_running.png")
     person.press(tuner.pause_button)
     person.until("paused")
     step = tuner.run.last.step
@@ -154,7 +144,7 @@ def learn(out: Path, theme: str, minutes: float) -> None:
     if outcome.improved:
         wait_until(lambda: person.widget.model == outcome.model and person.widget.is_ready, LONG)
     let_pass(2)
-    picture(person.viewer, out / "finetune_done.png")
+    take(person.viewer, out / "finetune_done.png")
     compare_and_switch(person, outcome, out)
     person.viewer.close()
 
@@ -169,7 +159,7 @@ def compare_and_switch(person: Trainer, outcome: Any, out: Path) -> None:
     models.select(outcome.parent, outcome.model)
     person.press(models.compare_button)
     wait_until(models.pairs.isVisible, LONG)
-    picture(person.viewer, out / "finetune_models.png")
+    take(person.viewer, out / "finetune_models.png")
     print(models.about.text())
     for name in (outcome.parent, outcome.model):
         models.table.clearSelection()
@@ -230,7 +220,7 @@ def survive(out: Path, theme: str) -> None:
     tuner = person.tuner
     person.show(tuner)
     wait_until(lambda: tuner.offer.isVisible() and tuner.offer_resume.isEnabled(), LONG)
-    picture(person.viewer, out / "finetune_offer.png")
+    take(person.viewer, out / "finetune_offer.png")
     take_offer(person)
     print("went on at step", tuner.run.last.step)
     person.press(tuner.stop_button)
