@@ -204,6 +204,22 @@ def test_lazy_layers_are_read_where_it_does_not_disturb(viewer, open_widget, qtb
     assert threading.main_thread() not in threads
 
 
+def test_labels_are_looked_at_again_when_somebody_sees_it(viewer, open_widget, qtbot, disks):
+    labels = show(viewer, *disks(planes=2))
+    widget = open_widget()
+    widget.show()
+    until_ready(qtbot, widget)
+    widget.hide()
+    found = widget.surveyor.last
+    labels.data[0] = 0
+    labels.events.labels_update(data=labels.data[0], offset=(0, 0))
+    assert widget.surveyor.last is found
+    widget.show()
+    assert widget.surveyor.last is None
+    until_ready(qtbot, widget)
+    assert "4 labelled objects" in widget.found.text()
+
+
 def one_object(image, labels):
     return image, np.where(labels == 1, labels, 0) * (np.arange(len(labels)) == 0)[:, None, None].astype(labels.dtype)
 

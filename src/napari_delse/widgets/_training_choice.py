@@ -40,8 +40,8 @@ class SourceChoice:
         What was found, perhaps not all of it yet.
     trouble : str
         Why nothing can be looked at; empty if all is well.
-    is_off : bool
-        While something trains, nothing is looked at.
+    is_off, is_hidden : bool
+        While something trains, or nobody sees it, labels that change are not looked at.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class SourceChoice:
     ) -> None:
         self.form, self.surveyor = form, Surveyor()
         self.seen: Survey | None = None
-        self.trouble, self.is_off = "", False
+        self.trouble, self.is_off, self.is_hidden = "", False, False
+        self._is_old = False  # whether the labels changed since they were looked at
         self.followed, self._labels = Followed(), Followed()
         self._annotate, self._validation, self._changed = annotate, validation, changed
         self._met: WeakSet[AnnotateWidget] = WeakSet()
@@ -125,7 +126,15 @@ class SourceChoice:
 
     def _on_labelled(self, *_: Any) -> None:
         """The labels were changed."""
-        if not self.is_off:
+        self._is_old = True
+        if not self.is_off and not self.is_hidden:
+            self.look()
+
+    def show(self) -> None:
+        """The person looks here again."""
+        self.is_hidden = False
+        self.look_at_layers()
+        if self._is_old and not self.is_off:
             self.look()
 
     # ---- looking
@@ -134,6 +143,7 @@ class SourceChoice:
         """Look at what is chosen."""
         if self._closed:
             return
+        self._is_old = False
         try:
             make = self.form.chosen()
             self.trouble = ""

@@ -26,7 +26,7 @@ from napari_delse.widgets.annotate import AnnotateWidget
 
 if TYPE_CHECKING:
     import napari.viewer
-    from qtpy.QtGui import QShowEvent
+    from qtpy.QtGui import QHideEvent, QShowEvent
 
     from napari_delse.finetune import FineTuneConfig
     from napari_delse.finetune_jobs import Job
@@ -100,7 +100,12 @@ class FineTuneWidget(TrainingPanel):
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Look what there is now."""
         super().showEvent(event)
-        self.choice.look_at_layers()
+        self.choice.show()
+
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+        """Leave the processor to the work on the labels."""
+        super().hideEvent(event)
+        self.choice.is_hidden = True
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
