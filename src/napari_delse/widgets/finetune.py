@@ -143,7 +143,7 @@ class FineTuneWidget(TrainingPanel):
         top: QWidget = self
         while (above := top.parentWidget()) is not None:
             top = above
-        found = [one for one in top.findChildren(AnnotateWidget) if one.viewer is self.viewer]
+        found = top.findChildren(AnnotateWidget)  # a window has one viewer, which napari hides behind many proxies
         return found[-1] if found else None
 
     def use_model(self, name: str) -> None:
