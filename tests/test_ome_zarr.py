@@ -6,7 +6,7 @@ import tifffile
 
 from napari_delse.data import read_pairs
 from napari_delse.export import export_labels
-from napari_delse.files import open_image
+from napari_delse.files import open_image, write_labels
 from napari_delse.geometry import Crop
 
 zarr = pytest.importorskip("zarr")
@@ -43,11 +43,29 @@ def test_an_image_is_trained_on_with_the_labels_in_it(tmp_path, version):
 
 
 def test_pixels_are_read_as_they_are_asked_for(tmp_path):
-    path = write_image(tmp_path / "image.zarr", RNG.random((3, 40, 50)), "ZYX")
+    pixels = RNG.random((3, 40, 50))
+    path = tmp_path / "image.zarr"
+    zarr.create_array(str(path), data=pixels, chunks=(1, 16, 16))
     with open_image(path) as image:
         assert (image.axes, image.plane_counts) == ("ZYX", (3,))
-        assert isinstance(image.data, zarr.Array)
-        assert image.plane((2,)).read(Crop(0, 0, 40, 50, 64)).shape == (1, 40, 50)
+        for chunk in (path / "c" / "2").rglob("*"):
+            if chunk.is_file() and chunk.relative_to(path).parts[2:] not in {("0", "0"), ("0", "1")}:
+                chunk.write_bytes(b"spoilt")
+        np.testing.assert_array_equal(image.plane((2,)).window(3, 5, 16, 30)[0], pixels[2, 3:16, 5:30])
+        (path / "c" / "2" / "0" / "0").write_bytes(b"spoilt")  # decoded once
+        np.testing.assert_array_equal(image.plane((2,)).read(Crop(0, 0, 8, 8, 64))[0], pixels[2, :8, :8].astype("f4"))
+
+
+def test_pixel_sizes_are_known_and_pass_into_tiff(tmp_path):
+    labels = np.ones((3, 40, 50), np.uint8)
+    path = export_labels(labels, tmp_path / "a.zarr", axes="ZYX", scale=(2, 0.5, 0.25), units="micrometer")
+    with open_image(path) as image:
+        known = {"Z": 2, "Y": 0.5, "X": 0.25}
+        assert image.pixel_size == (known, dict.fromkeys("ZYX", "micrometer"))
+        write_labels(tmp_path / "a.tif", labels, labels.dtype, image)
+    with open_image(tmp_path / "a.tif") as written:
+        assert written.axes == "ZYX"
+        assert written.pixel_size == (known, dict.fromkeys("YXZ", "micrometer"))
 
 
 def test_plain_arrays_and_folders_of_images_are_read(tmp_path):

@@ -16,19 +16,21 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_ome_zarr", "_page", "settings"}
+    | {"_colours", "_fingerprints", "_lazy_arrays", "_ome_zarr", "_page", "_threads", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
     {"checkpoint"},
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
-    {"evaluation", "recipes", "stacks"}
+    {"evaluation", "propagation", "recipes", "stacks"}
+    | {"_propagation_gap", "_propagation_shapes"}
     | {"finetune", "finetune_data", "finetune_jobs", "finetune_process", "finetune_result", "finetune_run"}
     | {"finetune_survey", "held_out"}
     | {"labelled_sources", "model_store"}
     | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
-    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"},
+    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
+    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},
     {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
     | {
         "_cli_common",

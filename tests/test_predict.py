@@ -70,6 +70,42 @@ def test_many_at_once_are_as_one_by_one(predictor, image):
         assert together.corrections == drag
 
 
+def test_objects_of_several_planes_share_batches_and_come_in_order(predictor, image):
+    colours = np.stack([image[:70, :80], image[5:75, 3:83], image[9:79, 9:89]], axis=-1)
+    stack = np.stack([image, image[::-1]])
+    planes = [image, Plane(stack, index=(1,)), colours, Plane(image.T, axes=(1, 0))]
+    items = [(plane, ExtremePoints.from_clicks(CLICKS), ()) for plane in planes]
+    items[1] = (planes[1], ExtremePoints.from_box([(10, 10), (30, 44)]), [Correction((10, 20), (5, 20))])
+    passes, run = [], predictor._run
+    predictor._run = lambda images, *rest: passes.append(len(images)) or run(images, *rest)
+    try:
+        across = list(predictor.segment_across(items, batch_size=3))
+    finally:
+        del predictor._run
+    assert passes == [3, 1]
+    for (plane, prompt, drags), together in zip(items, across, strict=True):
+        alone = predictor.segment(plane, prompt, drags)
+        np.testing.assert_allclose(together.states[-1], alone.states[-1], rtol=1e-3, atol=1e-2)
+        assert (together.crop, together.prompt, together.plane_shape) == (alone.crop, prompt, Plane.of(plane).shape)
+        assert together.corrections == tuple(drags)
+
+
+def test_no_more_than_one_batch_is_read_ahead(predictor, image):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield image, ExtremePoints.from_clicks(CLICKS), ()
+
+    found = predictor.segment_across(endless(), batch_size=2)
+    assert not taken
+    next(found)
+    assert len(taken) == 2
+    next(found)
+    assert len(taken) == 2
+
+
 def test_folding_batch_norms_changes_nothing(predictor, model_folder):
     from napari_delse.checkpoint import load_model
 
@@ -248,6 +284,8 @@ def test_wrong_input_is_told_in_one_sentence(predictor, model_folder, image):
         predictor.segment(np.zeros((2, 90, 100)), prompt)
     with pytest.raises(ValueError, match="corrections of 1 objects do not fit 2 prompts"):
         list(predictor.segment_many(image, [prompt] * 2, [[]]))
+    with pytest.raises(ValueError, match="batch_size must be at least 1 object, got 0"):
+        list(predictor.segment_across([(image, prompt, ())], batch_size=0))
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or mps, got 'gpu'"):
         Predictor.load(model_folder, device="gpu")
 

@@ -33,7 +33,15 @@ def colour(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def write_tiff(path: Path, image: LabelImage, dtype: np.dtype[Any], largest: int, *, ome: bool = False) -> None:
+def write_tiff(
+    path: Path,
+    image: LabelImage,
+    dtype: np.dtype[Any],
+    largest: int,
+    *,
+    ome: bool = False,
+    software: str | None = None,
+) -> None:
     """Write labels as one zlib-compressed TIFF.
 
     Labels of 8 or 16 bit whose axes ImageJ knows become an ImageJ hyperstack with its pixel size, others a plain TIFF
@@ -51,6 +59,8 @@ def write_tiff(path: Path, image: LabelImage, dtype: np.dtype[Any], largest: int
         Label; the display range of ImageJ.
     ome : bool
         Write OME-TIFF.
+    software : str, optional
+        What made it, for the tag of that name.
 
     Raises
     ------
@@ -85,6 +95,7 @@ def write_tiff(path: Path, image: LabelImage, dtype: np.dtype[Any], largest: int
             photometric="minisblack",
             compression="zlib",
             metadata=metadata,
+            software=software,
             **tags,
         )
 
@@ -155,6 +166,7 @@ def write_zarr(
     classes: Mapping[int, str] | None = None,
     version: str = "0.5",
     inside: bool = False,
+    software: str | None = None,
 ) -> None:
     """Write labels as an OME-Zarr label image with a pyramid.
 
@@ -179,6 +191,8 @@ def write_zarr(
         Of OME-Zarr, on Zarr version 3 or 2.
     inside : bool
         Whether the folder belongs to an image, two folders above.
+    software : str, optional
+        What made it; an attribute of its own beside those of OME-Zarr.
 
     Raises
     ------
@@ -212,17 +226,22 @@ def write_zarr(
             )
         )
     order = [image.plane_axes.index(a) for a in axes if a not in "YX"]
-    for index, plane in image.planes():
+    for index, (top, left), tile in image.tiles():
+        if not tile.any():
+            continue
         at = tuple(index[i] for i in order)
         for level, array in enumerate(arrays):
-            array[at] = plane[:: 2**level, :: 2**level].astype(dtype)
+            step = 2**level
+            (y, skipped_y), (x, skipped_x) = ((-(-start // step), -start % step) for start in (top, left))
+            coarse = tile[skipped_y::step, skipped_x::step].astype(dtype)
+            array[(*at, slice(y, y + coarse.shape[0]), slice(x, x + coarse.shape[1]))] = coarse
     multiscale = _multiscale(image, axes, levels) | {"name": name}
     label = _image_label(labels, classes) | ({"source": {"image": "../../"}} if inside else {})
     if old:
         attributes = {"multiscales": [{"version": version} | multiscale], "image-label": {"version": version} | label}
     else:
         attributes = {"ome": {"version": version, "multiscales": [multiscale], "image-label": label}}
-    group.attrs.update(attributes)
+    group.attrs.update(attributes | ({"software": software} if software else {}))
 
 
 def _multiscale(image: LabelImage, axes: str, levels: int) -> dict[str, Any]:

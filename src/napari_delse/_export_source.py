@@ -22,6 +22,7 @@ IntArray = npt.NDArray[np.int64]
 _USUAL_AXES = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TCZYX"}
 _DENSE = 2**24  # labels up to this are looked up in a table
 _STRIP = 2**22  # pixels looked at at once
+TILE = 4096  # side of a tile
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,24 @@ class LabelImage:
         along = (self.axes.index("Y"), self.axes.index("X"))
         for index in np.ndindex(*self.plane_counts):
             plane = Plane(self.data, axes=along, index=index).window(0, 0, *self.plane_shape)[0]
-            read = next(self._reads)
-            if self.on_plane is not None:
-                self.on_plane(read, 2 * math.prod(self.plane_counts))
+            self._count_plane()
             yield index, plane.view(np.uint8) if plane.dtype.kind == "b" else plane
+
+    def tiles(self) -> Iterator[tuple[tuple[int, ...], tuple[int, int], npt.NDArray[Any]]]:
+        """As `planes`, in tiles with their (y, x) origins: also a plane that is larger than memory can be read."""
+        along, (height, width) = (self.axes.index("Y"), self.axes.index("X")), self.plane_shape
+        for index in np.ndindex(*self.plane_counts):
+            plane = Plane(self.data, axes=along, index=index)
+            for top in range(0, height, TILE):
+                for left in range(0, width, TILE):
+                    tile = plane.window(top, left, min(top + TILE, height), min(left + TILE, width))[0]
+                    yield index, (top, left), tile.view(np.uint8) if tile.dtype.kind == "b" else tile
+            self._count_plane()
+
+    def _count_plane(self) -> None:
+        read = next(self._reads)
+        if self.on_plane is not None:
+            self.on_plane(read, 2 * math.prod(self.plane_counts))
 
     def size(self, axis: str, unit: Unit | None = None) -> float:
         """Pixel size along an axis, in another unit where both are known."""
@@ -202,14 +217,24 @@ def _units(units: str | Sequence[Any] | None, axes: str) -> dict[str, Unit]:
     for axis, name in given.items():
         if name.strip() in _NO_UNIT:
             continue
-        unit = _NAMES.get(name.strip()) or _NAMES.get(name.strip().lower())
-        known = TIMES if axis == "T" else LENGTHS if axis in "ZYX" else TIMES | LENGTHS
-        if unit is None or known.get(unit.name) is not unit:
+        unit = unit_named(name, axis)
+        if unit is None:
             raise ValueError(
-                f"the unit of axis {axis} must be one of {', '.join(known)} or pixel, got {name!r}; convert the scale"
+                f"the unit of axis {axis} must be one of {', '.join(_known_units(axis))} or pixel, got {name!r}; "
+                "convert the scale"
             )
         found[axis] = unit
     return found
+
+
+def unit_named(name: str, axis: str) -> Unit | None:
+    """The unit of a name, if it is one for this axis."""
+    unit = _NAMES.get(name.strip()) or _NAMES.get(name.strip().lower())
+    return unit if unit is not None and _known_units(axis).get(unit.name) is unit else None
+
+
+def _known_units(axis: str) -> dict[str, Unit]:
+    return TIMES if axis == "T" else LENGTHS if axis in "ZYX" else TIMES | LENGTHS
 
 
 def check_contours(contours: Contours | None, image: LabelImage) -> dict[tuple[int, tuple[int, ...]], Sequence[Any]]:
@@ -253,7 +278,8 @@ def labels_in(plane: npt.NDArray[Any]) -> IntArray:
     seen = np.zeros(largest + 1, dtype=bool)
     rows = max(1, _STRIP // plane.shape[1])
     for top in range(0, len(plane), rows):
-        seen[plane[top : top + rows]] = True
+        part = plane[top : top + rows]
+        seen[part[part > 0]] = True  # most pixels are background, and looking them up takes long
     seen[0] = False
     return np.flatnonzero(seen).astype(np.int64)
 

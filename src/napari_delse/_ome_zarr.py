@@ -1,4 +1,4 @@
-"""Reading OME-Zarr: the full resolution of an image or a label image, and the names of its axes.
+"""Reading OME-Zarr: the full resolution of an image or a label image, the names of its axes and its pixel size.
 
 References
 ----------
@@ -19,8 +19,10 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
 
 
-def read_ome_zarr(path: Path) -> tuple[Any, str]:
-    """The array of an OME-Zarr image, label image or ``labels`` group, read as late as it is asked for, and its axes.
+def read_ome_zarr(path: Path) -> tuple[Any, str, dict[str, Any]]:
+    """The array of an OME-Zarr image, label image or ``labels`` group, read as late as it is asked for.
+
+    With its axes, and "sizes" and "units" by axis as far as they are known.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def read_ome_zarr(path: Path) -> tuple[Any, str]:
     except Exception as error:
         raise ValueError(f"{path} cannot be read as Zarr ({str(error).splitlines()[0]}); export it again") from error
     if isinstance(found, zarr.Array):
-        return found, _USUAL.get(found.ndim, "")
+        return found, _USUAL.get(found.ndim, ""), {}
     attributes = dict(found.attrs)
     about = attributes.get("ome", attributes)
     if names := about.get("labels"):
@@ -57,5 +59,22 @@ def read_ome_zarr(path: Path) -> tuple[Any, str]:
             return read_ome_zarr(path / "0")
         raise ValueError(f"{path} is no OME-Zarr image: it has no multiscales; name the folder of the image itself")
     scales = about["multiscales"][0]
-    axes = "".join((axis if isinstance(axis, str) else axis["name"])[0] for axis in scales.get("axes", "tczyx"))
-    return found[scales["datasets"][0]["path"]], axes.upper()
+    described = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales.get("axes", "tczyx")]
+    axes = "".join(axis["name"][0] for axis in described).upper()
+    array = found[scales["datasets"][0]["path"]]
+    return array, axes, _pixel_size(scales, described, axes)
+
+
+def _pixel_size(scales: dict[str, Any], described: list[dict[str, Any]], axes: str) -> dict[str, Any]:
+    """Sizes and units by axis; nothing where the transformations are not those of one scale per axis."""
+    factors = [1.0] * len(axes)
+    for holder in (scales["datasets"][0], scales):
+        for step in holder.get("coordinateTransformations", ()):
+            scale = step.get("scale") if step.get("type") == "scale" else None
+            if isinstance(scale, list) and len(scale) == len(axes):
+                factors = [factor * float(size) for factor, size in zip(factors, scale, strict=True)]
+    spans = [i for i, axis in enumerate(axes) if axis in "TZYX" and 0 < factors[i] < float("inf")]
+    units = {axes[i]: str(described[i]["unit"]) for i in spans if described[i].get("unit")}
+    if all(factors[i] == 1 for i in spans) and not units:  # what is written where nobody knows
+        return {}
+    return {"sizes": {axes[i]: factors[i] for i in spans}, "units": units}

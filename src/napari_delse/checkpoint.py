@@ -6,6 +6,7 @@ renamed, so that a model is complete or absent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -129,6 +130,23 @@ def load_model(model: str | Path = "default") -> LoadedModel:
         raise ValueError(f"{weights} holds numbers in {broken[0]} that are not finite; use an earlier checkpoint")
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     return LoadedModel(folder.absolute().name, folder, network.eval(), config, card)
+
+
+def model_fingerprint(model: str | Path) -> str:
+    """SHA-256 of a model's files.
+
+    Parameters
+    ----------
+    model : str or path
+        As for `load_model`.
+    """
+    digest = hashlib.sha256()
+    folder = _find(model)
+    for name in ("config.json", "model.safetensors", "card.json"):
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+            digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, write: Any) -> None:

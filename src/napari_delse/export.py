@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ def export_labels(
     dtype: npt.DTypeLike | None = None,
     image_name: str | None = None,
     on_plane: Callable[[int, int], None] | None = None,
+    software: str | None = None,
 ) -> Path:
     """Write labels for another program.
 
@@ -91,6 +94,8 @@ def export_labels(
     on_plane : callable, optional
         Called after each plane with the number of planes read and their total (two looks at each). An exception
         from it ends the export and leaves nothing behind.
+    software : str, optional
+        What made the labels; kept in TIFF and OME-Zarr.
 
     Returns
     -------
@@ -130,12 +135,11 @@ def export_labels(
         _check_single(content.objects)
     with _aside(out) as path:
         if kind in ("tiff", "ome-tiff"):
-            images.write_tiff(path, image, kept, content.largest, ome=kind == "ome-tiff")
+            images.write_tiff(path, image, kept, content.largest, ome=kind == "ome-tiff", software=software)
         elif kind.startswith("ome-zarr"):
             name, inside = out.name.removesuffix(".zarr").removesuffix(".ome"), _in_image(out)
-            images.write_zarr(
-                path, image, kept, content.labels, name=name, classes=names, version=version, inside=inside
-            )
+            about: dict[str, Any] = {"name": name, "classes": names, "version": version, "inside": inside}
+            images.write_zarr(path, image, kept, content.labels, software=software, **about)
         elif kind == "coco":
             called = image_name or f"{out.stem}.tif"
             objects.write_coco(path, image, content.labels.tolist(), lines, names, called)
@@ -198,8 +202,8 @@ def _class_names(classes: Mapping[int, str] | None) -> dict[int, str]:
 
 def _survey(image: LabelImage) -> _Content:
     found, count = np.empty(0, dtype=np.int64), 0
-    for _, plane in image.planes():
-        here = labels_in(plane)
+    for _, parts in groupby(image.tiles(), lambda tile: tile[0]):
+        here = reduce(np.union1d, (labels_in(part) for _, _, part in parts))
         found, count = np.union1d(found, here), count + len(here)
     return _Content(found, count)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -19,12 +18,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import numpy.typing as npt
 
+from napari_delse._lazy_arrays import Chunks, Mapped, Pages
 from napari_delse._ome_zarr import is_zarr, read_ome_zarr
 from napari_delse.images import ArrayLike, Plane
 
 TIFF = (".tif", ".tiff", ".btf", ".tf8")
 _WHOLE_PAGE = 1 << 28  # compressed pages up to this many bytes are decoded at once and kept
-_KEPT_PAGES = 2
 _SIZES = {f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit")} | {
     "TimeIncrement",
     "TimeIncrementUnit",
@@ -44,9 +43,10 @@ class ImageFile:
     axes : str
         One letter per axis of ``data``.
     scale : dict
-        Pixel size as its format stores it: arguments of ``tifffile.TiffWriter.write``.
+        Pixel size as its format stores it: arguments of ``tifffile.TiffWriter.write``, or of OME-Zarr "sizes" and
+        "units" by axis.
     kind : str
-        Flavour of TIFF: "ome", "imagej" or "" (others, and other formats).
+        Flavour of TIFF: "ome", "imagej" or "" (others, and other formats); "zarr" for Zarr.
     """
 
     path: Path
@@ -90,6 +90,8 @@ class ImageFile:
     @property
     def pixel_size(self) -> tuple[dict[str, float], dict[str, str]]:
         """Size and unit of a step along Z, Y, X and T, as far as the file knows them."""
+        if self.kind == "zarr":
+            return dict(self.scale.get("sizes", {})), dict(self.scale.get("units", {}))
         stored = self.scale.get("metadata", {})
         if self.kind == "ome":
             names = {axis: f"PhysicalSize{axis}" for axis in "ZYX"} | {"T": "TimeIncrement"}
@@ -116,6 +118,10 @@ class ImageFile:
     def read(self) -> npt.NDArray[Any]:
         """All pixels."""
         return np.asarray(self.data[(slice(None),) * len(self.axes)])
+
+    def unmapped(self) -> ImageFile:
+        """The same image, whose pixels do not stay in memory after they were read."""
+        return replace(self, data=Mapped(self.data)) if isinstance(self.data, np.memmap) else self
 
     def plane(self, index: tuple[int, ...] = (), channels: tuple[int, ...] = ()) -> Plane:
         """One plane.
@@ -170,8 +176,8 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
     path = Path(path)
     letters = axes.upper() if axes else None
     if is_zarr(path):
-        array, usual = read_ome_zarr(path)
-        yield ImageFile(path, array, letters or usual)
+        array, usual, known = read_ome_zarr(path)
+        yield ImageFile(path, Chunks(array), letters or usual, known, "zarr")
         return
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
@@ -222,7 +228,7 @@ def _lazy(path: Path, series: Any) -> ArrayLike:
         try:
             import zarr
 
-            return cast(ArrayLike, zarr.open(series.aszarr(level=0), mode="r"))
+            return Chunks(zarr.open(series.aszarr(level=0), mode="r"))
         except ImportError:
             warnings.warn(
                 f"{path} is compressed in large pages, which need much memory; install zarr to read parts of them",
@@ -230,39 +236,8 @@ def _lazy(path: Path, series: Any) -> ArrayLike:
                 stacklevel=5,
             )
     if tuple(series.shape[series.ndim - page.ndim :]) == tuple(page.shape) and pages == len(series.pages):
-        return _Pages(series, page)
+        return Pages(series, page)
     return cast(ArrayLike, series.asarray())
-
-
-class _Pages:
-    """A series of compressed pages of which the last used ones are kept."""
-
-    def __init__(self, series: Any, page: Any) -> None:
-        self.shape: tuple[int, ...] = tuple(series.shape)
-        self.dtype = series.dtype
-        self._series = series
-        self._leading = self.shape[: len(self.shape) - page.ndim]
-        self._kept: OrderedDict[int, npt.NDArray[Any]] = OrderedDict()
-
-    def _page(self, number: int) -> npt.NDArray[Any]:
-        if number not in self._kept:
-            self._kept[number] = self._series.pages[number].asarray()
-            if len(self._kept) > _KEPT_PAGES:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(number)
-        return self._kept[number]
-
-    def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        """Basic indexing with as many positions or slices as there are axes."""
-        lead, rest = key[: len(self._leading)], key[len(self._leading) :]
-        chosen = [range(n)[k] if isinstance(k, slice) else [k] for k, n in zip(lead, self._leading, strict=True)]
-        blocks = []
-        for place in np.ndindex(*(len(c) for c in chosen)):
-            position = tuple(int(c[i]) for c, i in zip(chosen, place, strict=True))
-            number = int(np.ravel_multi_index(position, self._leading)) if position else 0
-            blocks.append(self._page(number)[rest])
-        shape = [len(c) for c, k in zip(chosen, lead, strict=True) if isinstance(k, slice)]
-        return np.stack(blocks).reshape(*shape, *blocks[0].shape)
 
 
 def _scale(file: Any, kind: str) -> dict[str, Any]:
@@ -295,7 +270,14 @@ def label_dtype(largest: int) -> np.dtype[Any]:
 
 
 def write_labels(
-    path: Path, planes: Iterable[npt.NDArray[Any]], dtype: np.dtype[Any], like: ImageFile, *, ome: bool = False
+    path: Path,
+    planes: Iterable[npt.NDArray[Any]],
+    dtype: np.dtype[Any],
+    like: ImageFile,
+    *,
+    ome: bool = False,
+    tile: int | None = None,
+    software: str | None = None,
 ) -> tuple[int, ...]:
     """Write label planes as one TIFF, compressed unless it is for ImageJ, with the axes and the pixel size of an image.
 
@@ -314,6 +296,11 @@ def write_labels(
         The image.
     ome : bool
         Write OME-TIFF whatever the image is.
+    tile : int, optional
+        Side of square tiles: then ``planes`` yields tiles instead, plane by plane in rows from the left, each of the
+        full size.
+    software : str, optional
+        What made it, for the tag of that name.
 
     Returns
     -------
@@ -326,9 +313,12 @@ def write_labels(
     shape = (*like.plane_counts, *like.plane_shape)
     size = math.prod(shape) * dtype.itemsize
     kind = _kind("ome" if ome else like.kind, axes, dtype, size)
-    tags = {key: value for key, value in like.scale.items() if key != "metadata"}
+    if tile is not None and kind == "imagej":  # which reads pages in one piece only
+        kind = ""
+    scale = _plain_scale(like) if like.kind == "zarr" and kind != "ome" else like.scale
+    tags = {key: scale[key] for key in ("resolution", "resolutionunit") if key in scale}
     # OME names pixel sizes in its own way: they pass only from OME to OME.
-    sizes = like.scale.get("metadata", {}) if (kind == "ome") == (like.kind == "ome") else {}
+    sizes = scale.get("metadata", {}) if (kind == "ome") == (like.kind == "ome") else {}
     with tifffile.TiffWriter(path, bigtiff=size > 2**31, ome=kind == "ome", imagej=kind == "imagej") as writer:
         writer.write(
             iter(np.ascontiguousarray(plane, dtype=dtype) for plane in planes),
@@ -338,9 +328,21 @@ def write_labels(
             # ImageJ takes all planes but the first to follow it uncompressed.
             compression=None if kind == "imagej" else "zlib",
             metadata={"axes": axes, **sizes},
+            tile=None if tile is None else (tile, tile),
+            software=software,
             **tags,
         )
     return shape
+
+
+def _plain_scale(like: ImageFile) -> dict[str, Any]:
+    """The pixel size of an OME-Zarr image, as the arguments that write a plain TIFF."""
+    sizes, units = like.pixel_size
+    if not {"Y", "X"} <= set(sizes):
+        return {}
+    known = {"unit": units.get("X"), "spacing": sizes.get("Z"), "finterval": sizes.get("T")}
+    metadata = {name: value for name, value in known.items() if value}
+    return {"resolution": (1 / sizes["X"], 1 / sizes["Y"]), "resolutionunit": 1, "metadata": metadata}
 
 
 def _kind(wanted: str, axes: str, dtype: np.dtype[Any], size: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import UNIT, Delse, LevelSetFields, ModelConfig, click_map, drag_maps
 
 Float32Array = npt.NDArray[np.float32]
+Item = tuple[Plane | ArrayLike, ExtremePoints, Sequence[Correction]]
+"""One object to segment: its image or plane, its prompt and its drags."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +193,7 @@ class Predictor:
         ValueError
             If the image is not one plane of numbers.
         """
-        plane = Plane.of(image)
-        return self._segment_batch(plane, [prompt], [tuple(corrections)], evolution)[0]
+        return self._segment_batch([(image, prompt, corrections)], evolution)[0]
 
     def correct(self, image: Plane | ArrayLike, prediction: Prediction, *corrections: Correction) -> Prediction:
         """Segment again with further drags; `prediction` stays as it is."""
@@ -230,9 +231,34 @@ class Predictor:
             raise ValueError(
                 f"corrections of {len(drags)} objects do not fit {len(prompts)} prompts; give one list each"
             )
+        yield from self.segment_across(
+            ((plane, prompt, drag) for prompt, drag in zip(prompts, drags, strict=True)), batch_size
+        )
+
+    def segment_across(self, items: Iterable[Item], batch_size: int | None = None) -> Iterator[Prediction]:
+        """Segment many objects of any planes, yielding them in order.
+
+        Objects of different planes, of different sizes and shapes of plane, share the passes of the network. No more
+        than one batch is read ahead, so ``items`` may be endless.
+
+        Parameters
+        ----------
+        items : iterable of (array-like or Plane, ExtremePoints, sequence of Correction)
+            Image, prompt and drags of each object, as for `segment`.
+        batch_size : int, optional
+            As for `segment_many`.
+
+        Raises
+        ------
+        ValueError
+            If an image is not one plane of numbers, or ``batch_size`` is less than 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 object, got {batch_size}")
         size = batch_size or (4 if self.device.type == "cpu" else 32)
-        for first in range(0, len(prompts), size):
-            yield from self._segment_batch(plane, prompts[first : first + size], drags[first : first + size], None)
+        waiting = iter(items)
+        while batch := list(islice(waiting, size)):
+            yield from self._segment_batch(batch)
 
     def evolve(self, prediction: Prediction, evolution: EvolutionConfig, threshold: float | None = None) -> Prediction:
         """Evolve a prediction's fields again with another T, dt, lambda, mu or threshold.
@@ -269,22 +295,21 @@ class Predictor:
             crop = Crop.around(prompt.with_points(*ends).box, self.config.crop)
         return crop
 
-    def _segment_batch(
-        self,
-        plane: Plane,
-        prompts: Sequence[ExtremePoints],
-        corrections: Sequence[tuple[Correction, ...]],
-        evolution: EvolutionConfig | None,
-    ) -> list[Prediction]:
+    def _segment_batch(self, items: Sequence[Item], evolution: EvolutionConfig | None = None) -> list[Prediction]:
         size = self.config.crop.size
+        planes = [Plane.of(image) for image, _, _ in items]
+        prompts = [prompt for _, prompt, _ in items]
+        corrections = [tuple(drags) for _, _, drags in items]
         crops = [self._crop(p, c) for p, c in zip(prompts, corrections, strict=True)]
-        images = torch.stack([to_input(plane.read(crop), size, rgb=plane.rgb) for crop in crops])
+        images = torch.stack(
+            [to_input(plane.read(crop), size, rgb=plane.rgb) for plane, crop in zip(planes, crops, strict=True)]
+        )
         clicks = self._clicks(prompts, corrections, crops)
         drags = self._drags(corrections, crops)
         fields, states = self._infer(images, clicks, drags, evolution)
         config = self.config if evolution is None else replace(self.config, evolution=evolution)
         predictions = []
-        for i, (prompt, drag, crop) in enumerate(zip(prompts, corrections, crops, strict=True)):
+        for i, (plane, prompt, drag, crop) in enumerate(zip(planes, prompts, corrections, crops, strict=True)):
             arrays = tuple(s[i, 0].numpy() for s in states)
             mask = mask_from_phi(arrays[-1], crop, plane.shape, self.config.threshold)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
