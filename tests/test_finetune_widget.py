@@ -616,3 +616,10 @@ def test_an_axis_has_round_ends_around_all_values(ends):
     assert low <= ends[0]
     assert high >= ends[1]
     assert 2 <= round((high - low) / step) <= 8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.4, "12 s"), (61, "1 min"), (178, "3 min"), (90, "1 min 30 s"), (598, "10 min")]
+)
+def test_times_are_told_as_people_do(seconds, text):
+    assert say.duration(seconds) == text

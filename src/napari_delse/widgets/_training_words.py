@@ -51,10 +51,9 @@ def duration(seconds: float) -> str:
     """A time in words."""
     if seconds < 60:
         return f"{max(0, round(seconds))} s"
-    if seconds < 600:
-        return f"{int(seconds // 60)} min {round(seconds % 60 / 10) * 10} s".replace(" 0 s", "").replace(
-            " 60 s", " 59 s"
-        )
+    if seconds < 595:
+        minutes, rest = divmod(round(seconds / 10), 6)
+        return f"{minutes} min {rest}0 s" if rest else f"{minutes} min"
     return f"{round(seconds / 60)} min"
 
 
