@@ -41,6 +41,7 @@ LEARNS = {
     "interactive_share": 0.0,
 }
 LASTS = {"steps": 4000, "replay": 0, "minutes": 1e-4, "batch_size": 2, "score_objects": 2}
+NAMES = ("Fine-tune", "Annotate")
 IDLES = {"steps": 2, "replay": 0, "learning_rate": 1e-12}
 
 
@@ -571,6 +572,18 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
     assert loaded[0] == "tiny"
     assert loaded[-1] == "default"
     annotate.shut_down()
+
+
+def test_opened_from_the_menu_both_widgets_find_each_other(make_napari_viewer, qtbot):
+    """napari gives each of them a viewer of its own: a proxy."""
+    viewer = make_napari_viewer()
+    opened = [viewer.window.add_plugin_dock_widget("napari-delse", f"{name} (DELSE)") for name in NAMES]
+    (_, widget), (_, annotate) = opened
+    assert widget.annotate is annotate
+    qtbot.waitUntil(lambda: widget._is_ready and annotate._outliner.is_ready)
+    for dock, _ in opened:
+        viewer.window.remove_dock_widget(dock)
+    assert widget._closed
 
 
 # ---------------------------------------------------------------- models

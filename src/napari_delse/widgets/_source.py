@@ -160,9 +160,7 @@ def channel_axes(layer: Image) -> list[tuple[str, int]]:
     data = layer.data[0] if layer.multiscale else layer.data
     names = getattr(layer, "axis_labels", None) or [""] * layer.ndim
     return [
-        (f"{names[a] or a} ({data.shape[a]} channels)", a)
-        for a in range(layer.ndim)
-        if data.shape[a] < _MOST_CHANNELS
+        (f"{names[a] or a} ({data.shape[a]} channels)", a) for a in range(layer.ndim) if data.shape[a] < _MOST_CHANNELS
     ]
 
 
