@@ -109,4 +109,5 @@ def test_the_strip_shows_what_lies_in_the_crop(planes, tiny_parent, tmp_path):
     again = read_strip(tmp_path / "strip.safetensors")
     assert again is not None
     assert (again.truth == strip.truth).all()
+    assert (again.image == strip.image).all()
     assert again.names == strip.names

@@ -130,7 +130,10 @@ def test_manifest_is_valid_and_every_command_imports():
     manifest = PluginManifest.from_distribution("napari-delse")
     manifest.validate_imports()
     assert manifest.display_name == "DELSE"
-    assert [widget.display_name for widget in manifest.contributions.widgets or []] == ["Annotate (DELSE)"]
+    assert [widget.display_name for widget in manifest.contributions.widgets or []] == [
+        "Annotate (DELSE)",
+        "Fine-tune (DELSE)",
+    ]
     assert {sample.key for sample in manifest.contributions.sample_data or []} == {"cells", "coins"}
 
 

@@ -201,7 +201,7 @@ def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_ou
     if empty := [row for row in rows if row.area == 0 and not row.doubt]:
         named = ", ".join(str(row.label) + (f" in plane {row.index}" if row.index else "") for row in empty)
         print(f"napari-delse: warning: nothing was painted for label {named}", file=sys.stderr)
-    mean = sum(row.milliseconds for row in rows) / max(1, len(rows))
+    timed = [row.milliseconds for row in rows if row.milliseconds]  # objects of key planes, or carried, are not
     summary = {
         "image": str(job.image),
         "out": str(job.out),
@@ -211,7 +211,7 @@ def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_ou
         "dtype": outcome.dtype,
         "objects": outcome.objects,
         "planes": outcome.planes,
-        "ms_per_object": mean,
+        "ms_per_object": sum(timed) / len(timed) if timed else None,
         "seconds": outcome.seconds,
         "labels": [
             {"label": row.label, "index": list(row.index), "area": row.area, "confidence": row.confidence}
@@ -219,7 +219,7 @@ def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_ou
         ],
     }
     what = f"{outcome.objects} objects in {outcome.planes} planes of {outcome.shape} {outcome.dtype}"
-    report(json_out, summary, [f"{job.out}: {what}, {mean:.0f} ms each"])
+    report(json_out, summary, [f"{job.out}: {what}, {outcome.seconds:.1f} s"])
 
 
 def _many_files(

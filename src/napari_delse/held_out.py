@@ -270,9 +270,9 @@ def _seen(mask: ObjectMask, crop: Crop) -> npt.NDArray[np.bool_]:
 
 def write_strip(path: Path, strip: Strip) -> None:
     """Write a strip as one safetensors file."""
-    tensors = {"image": strip.image} | {
-        name: getattr(strip, name).astype(np.uint8) for name in ("truth", "before", "now")
-    }
+    tensors = {"image": strip.image} | {name: getattr(strip, name) for name in ("truth", "before", "now")}
+    # safetensors writes memory as it lies, and stacked transposed pictures lie otherwise
+    tensors = {name: np.ascontiguousarray(tensor, np.uint8) for name, tensor in tensors.items()}
     write_atomically(path, lambda aside: save_file(tensors, aside, {"names": json.dumps(strip.names)}))
 
 

@@ -13,14 +13,14 @@ from napari_delse.widgets._keys_tab import KeysTab
 from napari_delse.widgets._review import ReviewList
 from napari_delse.widgets._settings_tab import SettingsTab
 
-_STYLE = """
+STYLE = """
 QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
 QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
 QFrame#status QLabel { background: transparent; }
 QFrame#offer { border-left: 4px solid #00e5ff; border-radius: 0px; background: rgba(128, 128, 128, 40); }
 QFrame#offer QLabel { background: transparent; }
-QFrame#export { border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#export QLabel { background: transparent; }
+QFrame#export, QFrame#facts { border-radius: 0px; background: rgba(128, 128, 128, 40); }
+QFrame#export QLabel, QFrame#facts QLabel { background: transparent; }
 QLabel#guide { font-size: 11pt; }
 QLabel#notice { font-weight: bold; }
 """
@@ -62,7 +62,7 @@ class AnnotatePanel(QWidget):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        self.setStyleSheet(_STYLE)
+        self.setStyleSheet(STYLE)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
         layout.setSpacing(8)

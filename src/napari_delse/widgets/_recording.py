@@ -299,6 +299,11 @@ class Journals:
         recording = None if session is None else self._recordings.get(session)
         return "" if recording is None else recording.problem
 
+    def path(self, session: AnnotationSession | None) -> Path | None:
+        """The journal of a session; None as long as there is none."""
+        recording = None if session is None else self._recordings.get(session)
+        return None if recording is None else recording.path
+
     def go_on(self, kept: Kept, source: ImageSource) -> None:
         """Write the journal of a session that another widget left, from its next action on."""
         session = kept.session

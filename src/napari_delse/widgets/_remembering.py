@@ -31,7 +31,7 @@ class Remembered:
         self.preferences, self.problem = Preferences(), ""
         self._changed = changed
         self._runner = Runner("napari-delse-preferences")
-        self._unsaved = False
+        self._unsaved: dict[str, Any] = {}
 
     def read(self) -> Preferences:
         """What was saved."""
@@ -45,11 +45,12 @@ class Remembered:
         """Save what is different now."""
         new = replace(self.preferences, **changes)
         if new != self.preferences:
-            self.preferences, self._unsaved = new, True
-            self._runner.submit(partial(write_preferences, new), partial(self._saved, new), self._failed)
+            self.preferences = new
+            self._unsaved |= changes
+            self._runner.submit(partial(_save, changes), partial(self._saved, changes), self._failed)
 
-    def _saved(self, what: Preferences, _: None) -> None:
-        self._unsaved = self._unsaved and what != self.preferences
+    def _saved(self, changes: dict[str, Any], _: None) -> None:
+        self._unsaved = {k: v for k, v in self._unsaved.items() if k not in changes or changes[k] != v}
         self.problem = ""
         self._changed()
 
@@ -62,4 +63,13 @@ class Remembered:
         self._runner.close()
         if self._unsaved:
             with suppress(OSError):
-                write_preferences(self.preferences)
+                _save(self._unsaved)
+
+
+def _save(changes: dict[str, Any]) -> None:
+    """Save changes and keep the rest of the file, where another widget may have written meanwhile."""
+    try:
+        kept = read_preferences()
+    except ValueError:
+        kept = Preferences()
+    write_preferences(replace(kept, **changes))

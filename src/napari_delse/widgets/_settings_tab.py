@@ -10,14 +10,14 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QLineEdit, QSpinBox, 
 
 from napari_delse.policy import LabelPolicy
 from napari_delse.widgets._fields import choice, fill, show_refused
+from napari_delse.widgets._source import channel_axes, channel_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from napari_delse.widgets._source import ImageSource
 
-_DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
-_MOST_CHANNELS = 64  # a longer axis holds planes
+DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
 _NONE: dict[str, str] = {}
 
 
@@ -43,7 +43,7 @@ class SettingsTab(QWidget):
             "Unconnected parts of an object with fewer pixels are left out; its largest part always stays. 0 keeps all"
         )
         fill(self.model_box, [("default", "default")], "default")
-        fill(self.device_box, _DEVICES, "auto")
+        fill(self.device_box, DEVICES, "auto")
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -96,23 +96,15 @@ class SettingsTab(QWidget):
         for name, why in unfit.items():
             show_refused(self.labels_box, name, why)
         channel = None if source is None else source.channel_axis
-        axes: list[tuple[str, int | None]] = [("None", None)]
-        if image is not None and not image.rgb and image.ndim > 2:
-            data = image.data[0] if image.multiscale else image.data
-            names = getattr(image, "axis_labels", None) or [""] * image.ndim
-            axes += [
-                (f"{names[a] or a} ({data.shape[a]} channels)", a)
-                for a in range(image.ndim)
-                if data.shape[a] < _MOST_CHANNELS
-            ]
+        axes: list[tuple[str, int | None]] = [("None", None), *([] if image is None else channel_axes(image))]
         fill(self.channel_box, axes, channel)
         self.show_row(self.channel_box, visible=len(axes) > 1)
         self.show_row(self.channels_edit, visible=channel is not None)
 
-    def offer_models(self, names: list[str]) -> None:
-        """Offer these models, and keep the chosen one if it is among them."""
+    def offer_models(self, names: list[str], wanted: str = "") -> None:
+        """Offer these models, with the wanted one or else the one chosen before, if it is among them."""
         names = names or ["default"]
-        chosen = self.model_box.currentData()
+        chosen = wanted or self.model_box.currentData()
         fill(self.model_box, [(name, name) for name in names], chosen if chosen in names else names[0])
 
     def chosen_channels(self, layer: Image) -> tuple[int | None, tuple[int, ...]]:
@@ -126,13 +118,7 @@ class SettingsTab(QWidget):
         if layer is not self.image_box.currentData():
             return None, ()
         axis = self.channel_box.currentData()
-        text = self.channels_edit.text().replace(",", " ").split()
-        try:
-            return axis, tuple(int(word) for word in text) if axis is not None else ()
-        except ValueError:
-            raise ValueError(
-                "channels are numbers counted from 0, such as 0,2; correct them or leave them out"
-            ) from None
+        return axis, channel_numbers(self.channels_edit.text()) if axis is not None else ()
 
     def show_policy(self, policy: LabelPolicy) -> None:
         """Show how objects are written, without telling anybody."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
+_MOST_CHANNELS = 64  # a longer axis holds planes
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
@@ -149,6 +151,31 @@ class ImageSource:
                     raise ValueError(f"the view lies outside '{self.layer.name}' on axis {axis}; move the slider back")
                 index.append(place)
         return tuple(index)
+
+
+def channel_axes(layer: Image) -> list[tuple[str, int]]:
+    """Axes of an image that may hold channels, with what to call them."""
+    if layer.rgb or layer.ndim < 3:
+        return []
+    data = layer.data[0] if layer.multiscale else layer.data
+    names = getattr(layer, "axis_labels", None) or [""] * layer.ndim
+    return [
+        (f"{names[a] or a} ({data.shape[a]} channels)", a) for a in range(layer.ndim) if data.shape[a] < _MOST_CHANNELS
+    ]
+
+
+def channel_numbers(text: str) -> tuple[int, ...]:
+    """Channels as a person writes them.
+
+    Raises
+    ------
+    ValueError
+        If they are no numbers.
+    """
+    try:
+        return tuple(int(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError("channels are numbers counted from 0, such as 0,2; correct them or leave them out") from None
 
 
 def _names(units: Iterable[Any]) -> str:

@@ -37,6 +37,7 @@ from napari_delse.widgets._view import show_draft, show_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import napari.viewer
 
@@ -85,6 +86,7 @@ class AnnotateWidget(AnnotatePanel):
         self._remembered = Remembered(self._later)
         remembered = self._remembered.read()
         self.settings.show_policy(remembered.policy)
+        self.settings.offer_models([remembered.model])
         self.desk.use_policy(remembered.policy)
         self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
         self.evolution = EvolutionView(napari_viewer)
@@ -99,8 +101,8 @@ class AnnotateWidget(AnnotatePanel):
         self._connect_viewer()
         self._show_keys()
         self._paint_icons()
-        self._outliner.runner.submit(names, self.settings.offer_models, self.notices.say)
-        self._load_model()
+        self._names, self._loaded = names, ""
+        self.use_model()
         self._refresh()
         QTimer.singleShot(0, self._layer_list.start)  # the window shows up first: new layers take napari a moment
 
@@ -118,7 +120,7 @@ class AnnotateWidget(AnnotatePanel):
         settings.channel_box.activated.connect(lambda _: self._choose_image(settings.image_box.currentData()))
         settings.channels_edit.editingFinished.connect(self._on_channels)
         settings.labels_box.activated.connect(lambda _: self.desk.choose_labels(settings.labels_box.currentData()))
-        settings.model_box.activated.connect(lambda _: self._load_model())
+        settings.model_box.activated.connect(lambda _: self._choose_model(again=bool(self._no_model)))
         settings.device_box.activated.connect(lambda _: self._load_model())
         settings.protect_box.toggled.connect(self._on_policy)
         settings.fill_box.toggled.connect(self._on_policy)
@@ -227,6 +229,16 @@ class AnnotateWidget(AnnotatePanel):
         return 0 if self._session is None else len(self._session.objects)
 
     @property
+    def model(self) -> str:
+        """Name of the model that outlines, or is being loaded for it."""
+        return str(self._loaded)
+
+    @property
+    def journal(self) -> Path | None:
+        """Where this work is being recorded; None as long as nothing was."""
+        return self._journals.path(self._session)
+
+    @property
     def _source(self) -> ImageSource | None:
         return self.desk.source
 
@@ -244,11 +256,37 @@ class AnnotateWidget(AnnotatePanel):
 
     # ---------------------------------------------------------------- model
 
+    def use_model(self, name: str = "") -> None:
+        """Work with this model from now on, or with the present one; offer all models that there are now.
+
+        Parameters
+        ----------
+        name : str
+            One that is there; without it the present one stays as long as it is there.
+        """
+        if name:
+            box = self.settings.model_box
+            known = [box.itemText(i) for i in range(box.count())]
+            self.settings.offer_models([*known, *([] if name in known else [name])], name)
+        self._choose_model()
+        self._outliner.runner.submit(self._names, self._offer_models, self.notices.say)
+
+    def _offer_models(self, names: list[str]) -> None:
+        self.settings.offer_models(names)
+        self._choose_model()
+
+    def _choose_model(self, *, again: bool = False) -> None:
+        """Load the chosen model, unless it is loaded, and take it the next time."""
+        if again or self.settings.model_box.currentData() != self._loaded:
+            self._load_model()
+            self._remembered.change(model=self._loaded)
+
     def _load_model(self) -> None:
+        self._loaded = self.settings.model_box.currentData()
         for session in self.desk.sessions.values():
             session.forget_predictions()
         self._no_model = ""
-        self._outliner.use(self.settings.model_box.currentData(), self.settings.device_box.currentData())
+        self._outliner.use(self._loaded, self.settings.device_box.currentData())
         self._later()
 
     def _on_load_failed(self, error: BaseException) -> None:
