@@ -346,7 +346,7 @@ def test_a_value_that_cannot_be_is_told_and_marked(viewer, open_widget, qtbot, d
 
 
 def test_times_are_presets_until_the_person_writes_another_one(open_widget, qtbot):
-    widget = open_widget(replay=3)
+    widget = open_widget(replay=0.5)
     box = widget.form.time_box
     box.setCurrentIndex(box.findText("until it stops improving"))
     box.activated.emit(box.currentIndex())
@@ -356,7 +356,7 @@ def test_times_are_presets_until_the_person_writes_another_one(open_widget, qtbo
     widget.form.config.fields["patience"].widget.value = ""
     widget.form.config.fields["minutes"].widget.value = "3"
     assert box.currentText() == "own (Advanced)"
-    assert (widget._config().minutes, widget._config().patience, widget._config().replay) == (3.0, None, 3)
+    assert (widget._config().minutes, widget._config().patience, widget._config().replay) == (3.0, None, 0.5)
     widget.form.reset_button.click()
     assert box.currentIndex() == 0
     assert widget._config() == FineTuneConfig(minutes=2.0)
