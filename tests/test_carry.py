@@ -62,20 +62,26 @@ def test_a_run_is_one_step_whatever_is_done_meanwhile(session):
     assert session.next_label == 10
     session.undo()
     assert not session.store.data[5].any()
-    assert session.store.data[0].any() and session.store.data[1].any()
+    assert session.store.data[0].any()
+    assert session.store.data[1].any()
     session.undo()
-    assert not session.store.data.any() and not session.can_undo
+    assert not session.store.data.any()
+    assert not session.can_undo
     session.redo()
-    assert session.store.data[0].any() and session.store.data[1].any() and not session.store.data[5].any()
+    assert session.store.data[0].any()
+    assert session.store.data[1].any()
+    assert not session.store.data[5].any()
     session.redo()
-    assert session.store.data[5].any() and not session.can_redo
+    assert session.store.data[5].any()
+    assert not session.can_redo
 
 
 def test_two_runs_are_two_steps(session):
     carried(session, "a", 0)
     carried(session, "b", 1)
     session.undo()
-    assert session.store.data[0].any() and not session.store.data[1].any()
+    assert session.store.data[0].any()
+    assert not session.store.data[1].any()
 
 
 def test_a_run_keeps_the_clicks_that_were_made_meanwhile(session):
@@ -85,7 +91,8 @@ def test_a_run_keeps_the_clicks_that_were_made_meanwhile(session):
     assert session.draft.clicks == ((2.0, 2.0),)
     session.undo()
     session.undo()
-    assert session.draft.is_empty and not session.store.data.any()
+    assert session.draft.is_empty
+    assert not session.store.data.any()
 
 
 def test_a_killed_run_is_restored_with_all_its_planes_and_as_one_step(session, tmp_path):
@@ -118,7 +125,9 @@ def test_an_undone_run_counts_no_planes_and_a_late_journal_holds_it(session, tmp
     session.recorder.abandon()
     again = restore(path, ArrayLabels(np.zeros((6, 20, 20), np.uint16)), resume=False)
     again.redo()
-    assert again.store.data[0].any() and again.store.data[1].any() and not again.store.data[2].any()
+    assert again.store.data[0].any()
+    assert again.store.data[1].any()
+    assert not again.store.data[2].any()
 
 
 def test_a_deleted_object_goes_from_carried_planes_too(session):

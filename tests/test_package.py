@@ -23,8 +23,8 @@ ROOMS = (
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
     {"evaluation", "finetune", "propagation", "recipes", "stacks"}
-    | {"_propagation_gap", "_propagation_shapes"}
-    | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
+    | {"_propagation_gap", "_propagation_shapes", "planewise"}
+    | {"actions", "carrying", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
     | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},

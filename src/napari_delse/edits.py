@@ -183,6 +183,11 @@ class PixelEdit:
             return frozenset([self.after])
         return frozenset(np.unique(_unpack(self.after, np.dtype(self.dtype))).tolist())
 
+    @property
+    def values(self) -> int | npt.NDArray[Any]:
+        """What it writes: one value, or one per pixel."""
+        return self._values(self.after)
+
     def do(self, store: LabelStore) -> None:
         """Write the new values."""
         self._change(store, self.before, self.after)
