@@ -24,11 +24,11 @@ from napari_delse.widgets._fields import choice, fill, show_refused
 from napari_delse.widgets._source import ImageSource
 
 _TASKS = [
-    ("Carry objects to other planes", "carry"),
-    ("Refine labels of another tool", "refine"),
-    ("Outline objects from points", "points"),
+    ("Carry to other planes", "carry"),
+    ("Refine other labels", "refine"),
+    ("Outline from points", "points"),
 ]
-_STARTS = [("All labelled planes", "labelled"), ("The plane that is shown", "shown"), ("These planes", "these")]
+_STARTS = [("All labelled planes", "labelled"), ("The shown plane", "shown"), ("These planes", "these")]
 _MOST_CHANNELS = 64  # a longer axis holds planes
 
 
@@ -134,8 +134,16 @@ class LayersForm(QWidget):
         self._show(self.points_box, visible=task == "points")
         self._show(self.start_box, visible=task == "carry")
         self._show(self.these_edit, visible=task == "carry" and start == "these")
-        self._show(self.channel_box, visible=self.channel_box.count() > 1)
+        self._show(self.channel_box, visible=self._may_have_channels())
         self._names[self.labels_box].setText("Labels" if task == "carry" else "Into")
+
+    def _may_have_channels(self) -> bool:
+        """Whether an axis could hold channels: a stack of three axes with names has none unless one says so."""
+        image = self._image
+        if self.channel_box.count() < 2 or image is None:
+            return False
+        names = [str(name).lower() for name in getattr(image, "axis_labels", ())]
+        return image.ndim > 3 or any(name.startswith("c") for name in names)
 
     def _show(self, row: QWidget, *, visible: bool) -> None:
         row.setVisible(visible)

@@ -183,14 +183,15 @@ def plan(wish: Wish, known: Known, traces: Traces, viewer: ViewerModel) -> Plan:
     if wish.first > wish.last:
         raise ValueError(f"planes {wish.first} to {wish.last} are none; exchange the two")
     line = line_of(source, wish.along, viewer)
-    make = {"carry": _carry, "refine": _refine, "points": _from_points}[wish.task]
-    return make(wish, source, line, known, traces, viewer)
+    if wish.task == "carry":
+        return _carry(wish, source, line, known, traces, shown_place(source, line, viewer))
+    return _refine(wish, source, line, known) if wish.task == "refine" else _from_points(wish, source, line)
 
 
-def _carry(wish: Wish, source: ImageSource, line: PlaneLine, known: Known, traces: Traces, viewer: ViewerModel) -> Plan:
+def _carry(wish: Wish, source: ImageSource, line: PlaneLine, known: Known, traces: Traces, shown: int | None) -> Plan:
     if wish.labels is None:
         raise ValueError("label one plane or more: with Annotate (DELSE), or with the brush in a new Labels layer")
-    keys = _keys(wish, source, line, known, traces, viewer)
+    keys = _keys(wish, line, known, traces, shown)
     missing = [key for key in keys if key not in known]
     if missing:
         raise ValueError("the labelled planes are being looked for ...")
