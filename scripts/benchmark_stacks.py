@@ -2,10 +2,15 @@
 """Measure how fast stacks are labelled.
 
 python scripts/benchmark_stacks.py objects [--device cpu] [--threads N ...] [--batch N ...] [--objects N] [--json FILE]
+python scripts/benchmark_stacks.py memory [--gigabytes N] [--way labels|propagate] [--side N] [--json FILE]
+python scripts/benchmark_stacks.py kill [--planes N] [--way labels|propagate] [--kills N] [--json FILE]
 
 `objects` counts the objects per second that the model segments one by one and in batches, over the planes of a made-up
 stack. The rounds of the ways are interleaved, and the fastest round of each counts: other work on the machine makes
-single rounds slower, never faster. On the CPU the time on the processor is given as well.
+single rounds slower, never faster. On the CPU the time on the processor is given as well. `memory` runs the command
+`segment` on a made-up OME-Zarr and on a tenth of it, and says how much memory each took at most. `kill` kills the
+command at random moments and starts it again, until it is done, and compares the bytes with those of a run that was
+left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stack_runs
 import torch
 
 from napari_delse.geometry import ExtremePoints
@@ -32,15 +38,15 @@ def made_up_objects(count: int, seed: int = 0) -> list[Item]:
     rng = np.random.default_rng(seed)
     stack = rng.normal(300, 20, (-(-count // 8), SIDE, SIDE))
     y, x = np.mgrid[:SIDE, :SIDE]
-    items: list[Item] = []
-    places = [(int(index) // 8, tuple(rng.integers(60, SIDE - 60, 2))) for index in range(count)]
-    for plane, (top, left) in places:
+    found: list[tuple[int, ExtremePoints]] = []
+    for number in range(count):
+        plane, (top, left) = number // 8, rng.integers(60, SIDE - 60, 2).tolist()
         radius = int(rng.integers(RADIUS // 2, 2 * RADIUS))
         stack[plane][(y - top) ** 2 + (x - left) ** 2 <= radius**2] += 400
         clicks = [(top - radius, left), (top, left - radius), (top + radius, left), (top, left + radius)]
-        items.append((plane, ExtremePoints.from_clicks(clicks), ()))  # type: ignore[arg-type]
+        found.append((plane, ExtremePoints.from_clicks(clicks)))
     pixels = stack.clip(0, 65535).astype(np.uint16)
-    return [(Plane(pixels, index=(plane,)), prompt, drags) for plane, prompt, drags in items]  # type: ignore[arg-type]
+    return [(Plane(pixels, index=(plane,)), prompt, ()) for plane, prompt in found]
 
 
 def objects_per_second(predictor: Predictor, items: Sequence[Item], sizes: Sequence[int], rounds: int) -> list[Any]:
@@ -102,6 +108,7 @@ def main() -> None:
     command.add_argument("--rounds", type=int, default=5, help="rounds of each way; the fastest counts")
     command.add_argument("--json", type=Path, help="file for the results")
     command.set_defaults(run=objects)
+    stack_runs.add_commands(commands)
     arguments = parser.parse_args()
     results = arguments.run(arguments)
     if arguments.json:

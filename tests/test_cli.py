@@ -279,6 +279,52 @@ def test_objects_without_pixels_are_named(run, job):
     assert result.err == "napari-delse: warning: nothing was painted for label 7\n"
 
 
+def test_segment_many_files_with_a_summary(run, tmp_path, predictor):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (tmp_path / "coarse").mkdir()
+    folder.mkdir()
+    for name, value in (("a", 1), ("b", 2), ("bad", 3)):
+        labels = np.zeros((3, 60, 80), np.uint8)
+        labels[0, 10:30, 20:50] = labels[2, 30:50, 20:50] = value
+        stack = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(folder / f"{name}.tif", np.stack([FLAT] * 3), **stack)
+        tifffile.imwrite(tmp_path / "coarse" / f"{name}.tif", labels, **stack)
+    (folder / "bad.tif").write_bytes(b"no image")
+    args = ("segment", folder / "*.tif", "-p", f"labels:{tmp_path / 'coarse'}", "--out-dir", out, "--json")
+    first = run(*args, tmp_path / "summary.json")
+    assert first.code == 1
+    assert first.err.startswith(f"napari-delse: {folder / 'bad.tif'}: ")
+    assert first.err.count("\n") == 1
+    lines = first.out.splitlines()
+    assert lines[0].split() == ["file", "objects", "planes", "confidence", "unsure", "planes", "seconds", "result"]
+    assert lines[1].split()[:5] == ["a.tif", "2", "2", "0.90", "0"]
+    assert lines[3].split()[-1] == "failed"
+    assert lines[-1] == "2 done, 1 failed"
+    files = json.loads((tmp_path / "summary.json").read_text())["files"]
+    assert [one["result"] for one in files] == ["done", "done", "failed"]
+    assert (files[0]["objects"], files[0]["planes"], files[0]["unsure_planes"]) == (2, 2, [])
+    assert sorted(p.name for p in out.iterdir()) == ["a.tif", "a_objects.csv", "b.tif", "b_objects.csv"]
+    assert set(np.unique(tifffile.imread(out / "b.tif"))) == {0, 2}
+    seen = len(predictor.seen)
+    again = run(*args[:-1])
+    assert (again.code, again.out.splitlines()[-1]) == (1, "2 skipped, 1 failed")
+    assert again.out.splitlines()[1].split()[:5] == lines[1].split()[:5]
+    assert len(predictor.seen) == seen
+    (folder / "bad.tif").unlink()
+    assert run(*args[:-1]).code == 0
+    assert run(*args[:-1], "--overwrite").out.splitlines()[-1] == "2 done"
+
+
+def test_where_labels_go_is_asked_for(fails, tmp_path, job):
+    image, flag, prompts, *_ = job(FLAT, TWO)
+    tifffile.imwrite(tmp_path / "other.tif", FLAT)
+    assert "--out FILE for a single input, or --out-dir FOLDER" in fails("segment", image, flag, prompts)
+    assert "for a single input, got 2" in fails("segment", tmp_path, flag, prompts, "--out", tmp_path / "l.tif")
+    assert "is a file" in fails("segment", image, flag, prompts, "--out-dir", prompts)
+    assert "what is read" in fails("segment", image, flag, prompts, "--out-dir", tmp_path)
+    assert "--keys must be numbers" in fails("segment", image, flag, prompts, "--out-dir", tmp_path, "--keys", "a")
+
+
 def test_what_cannot_be_segmented_leaves_nothing(fails, job, tmp_path, predictor, monkeypatch):
     image, *rest = job(FLAT, TWO)
     assert "no file" in fails("segment", tmp_path / "missing.tif", *rest)

@@ -131,7 +131,7 @@ def test_what_workers_lack_is_said(address, job, tmp_path, monkeypatch):
         with pytest.raises(RuntimeError, match="no worker for 1 s; start workers with 'dask worker tcp"):
             made(job, engine)
         source = cluster.Source(str(tmp_path / "no.tif"), "ZYX", (), "", "default", engine.model, "cpu")
-        with pytest.raises(FileNotFoundError, match=r"a worker finds no .*no.tif; workers read images themselves"):
+        with pytest.raises(FileNotFoundError, match=r"a worker misses a file .*no.tif.*; workers read images"):
             cluster.predict_on_worker(source, None)
         with pytest.raises(ValueError, match="another image"):
             cluster.predict_on_worker(replace(source, path=str(job.image)), None)

@@ -55,6 +55,18 @@ def test_tiff_is_read_as_written(tiff, whole_page, monkeypatch):
         np.testing.assert_array_equal(plane.window(3, 5, 20, 31), expected[:, 3:20, 5:31])
 
 
+def test_a_mapped_file_is_mapped_for_each_piece(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "TZYX"}, bigtiff=False)
+    tifffile.imwrite(tmp_path / "b.tif", STACK, photometric="minisblack", compression="zlib", bigtiff=True)
+    with open_image(tmp_path / "a.tif") as image, open_image(tmp_path / "b.tif") as compressed:
+        assert isinstance(image.data, np.memmap)
+        again = image.unmapped()
+        assert not isinstance(again.data[1, 2, 3:9], np.memmap)
+        np.testing.assert_array_equal(again.read(), STACK)
+        np.testing.assert_array_equal(again.plane((1, 2)).window(3, 5, 20, 31)[0], STACK[1, 2, 3:20, 5:31])
+        assert compressed.unmapped() is compressed
+
+
 def test_labels_keep_axes_and_pixel_size(tiff, tmp_path):
     path, _, axes = tiff
     out = tmp_path / "labels.tif"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_KEPT_PAGES = 2
-_KEPT_BYTES = 1 << 28  # of decoded chunks
+_KEPT_PAGES = 2  # at least
+_KEPT_BYTES = 1 << 26  # of decoded pages or chunks
 
 
 class Pages:
@@ -31,6 +31,7 @@ class Pages:
         self.dtype = series.dtype
         self._series = series
         self._leading = self.shape[: len(self.shape) - page.ndim]
+        self._most = max(_KEPT_PAGES, _KEPT_BYTES // max(1, page.nbytes))
         self._kept: OrderedDict[int, npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -38,7 +39,7 @@ class Pages:
         with self._lock:  # the file has one position to read at
             if number not in self._kept:
                 self._kept[number] = self._series.pages[number].asarray()
-                if len(self._kept) > _KEPT_PAGES:
+                if len(self._kept) > self._most:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(number)
             return self._kept[number]
@@ -54,6 +55,26 @@ class Pages:
             blocks.append(self._page(number)[rest])
         shape = [len(c) for c, k in zip(chosen, lead, strict=True) if isinstance(k, slice)]
         return np.stack(blocks).reshape(*shape, *blocks[0].shape)
+
+
+class Mapped:
+    """A file mapped into memory anew for each piece that is read.
+
+    Pieces of a lasting map stay in the memory of the process, in the end the whole file.
+
+    Parameters
+    ----------
+    array : numpy.memmap
+        The pixels.
+    """
+
+    def __init__(self, array: np.memmap[Any, Any]) -> None:
+        self.shape, self.dtype = array.shape, array.dtype
+        self._options: dict[str, Any] = {"mode": "r", "offset": array.offset, "shape": array.shape}
+        self._path = str(array.filename)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        return np.array(np.memmap(self._path, self.dtype, **self._options)[key])
 
 
 class Chunks:

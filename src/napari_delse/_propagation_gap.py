@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse._propagation_shapes import EMPTY, between, clipped, mask_iou, moved, movement, signed_distance
+from napari_delse._propagation_shapes import EMPTY, between, centre, clipped, mask_iou, moved, movement, signed_distance
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
 from napari_delse.predict import mask_from_phi
@@ -45,18 +45,22 @@ class PropagationConfig:
 
     rounds: int = 2  # predictions per object and plane: from the carried shape, then from the answer itself
     settled: float = 0.97  # IoU of two rounds from which the answer counts as settled
+    boxes: int = 0  # of the rounds, so many first ones show the model the box of the shape only, not its points
     inertia: float = 1.0  # weight of the carried shape's signed distance beside phi
     reach: float = 1.0  # how far objects may move from plane to plane, as a share of their longer side
     caution: float = 0.5  # correlation that a move by the whole reach must gain
     min_confidence: float = 0.4  # an object that is in one key plane only ends below
     review_below: float = 0.6  # confidence below which a plane is marked for review
+    lifetime: float = 0.5  # share of a gap after which an object ends that the other key plane does not show
+    agreement: float = 0.4  # IoU of the answers from both sides below which a plane is marked for review
     min_share: float = 0.15  # an object ends below this share of its area in the key plane
+    only_moved: bool = True
     batch_size: int | None = None  # objects per network pass; by default what suits the device
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}")
-        for name in ("settled", "min_confidence", "review_below", "min_share"):
+        for name in ("settled", "agreement", "lifetime", "min_confidence", "review_below", "min_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         for name in ("inertia", "reach", "caution"):
@@ -137,6 +141,9 @@ def carry(
     ]
     waves: dict[tuple[int, int, int], Carried] = {}  # by direction, plane and label
     for step in range(1, len(gap.planes) + 1):
+        for track in tracks:
+            alone = track.goal is None and None not in (gap.before, gap.after)
+            track.ended = track.ended or (alone and step > config.lifetime * (len(gap.planes) + 1))
         moving = [track for track in tracks if not track.ended]
         for track, found in zip(moving, _advance(predictor, planes, moving, step, gap, config), strict=True):
             waves[track.direction, track.key + track.direction * step, track.label] = found
@@ -166,17 +173,25 @@ def _advance(
         index: planes[index] for index in sorted(here | {track.key + track.direction * (step - 1) for track in tracks})
     }
     priors = []
+    left = len(gap.planes) + 1 - step  # planes from here to the other key
     for track in tracks:
         index = track.key + track.direction * step
-        shift = movement(seen[index - track.direction], seen[index], track.mask, config.reach, config.caution)
-        prior = clipped(moved(track.mask, shift), seen[index].shape)
+        place, shape = centre(track.mask), seen[index].shape
+        drift = np.zeros(2) if track.goal is None else (centre(track.goal) - place) / (left + 1)
+        expected = (round(float(drift[0])), round(float(drift[1])))
+        shift = movement(seen[index - track.direction], seen[index], track.mask, config.reach, config.caution, expected)
+        prior = clipped(moved(track.mask, shift), shape)
         if track.goal is not None and prior.area:
-            left = len(gap.planes) + 1 - step  # planes to the other key, from here
-            goal = between(prior, track.goal, 1 / (left + 1), seen[index].shape)
-            prior = goal if goal.area else prior
+            drawn = between(track.mask, track.goal, 1 / (left + 1), shape, place + shift)
+            prior = drawn if drawn.area else prior
         priors.append(prior)
     wheres = [seen[track.key + track.direction * step] for track in tracks]
-    found = _predict(predictor, wheres, priors, config)
+    if config.only_moved:
+        alone = [i for i, track in enumerate(tracks) if track.goal is None]
+        some = iter(_predict(predictor, [wheres[i] for i in alone], [priors[i] for i in alone], config))
+        found = [(prior, 1.0) if track.goal else next(some) for track, prior in zip(tracks, priors, strict=True)]
+    else:
+        found = _predict(predictor, wheres, priors, config)
     return [
         _judged(track, prior, mask, confidence, where.shape, config)
         for track, prior, (mask, confidence), where in zip(tracks, priors, found, wheres, strict=True)
@@ -189,8 +204,9 @@ def _predict(
     """Masks and confidences from carried shapes, predicted again from their own extreme points until they settle."""
     answers = [(prior, 0.0) for prior in priors]
     unsettled = [i for i, prior in enumerate(priors) if prior.area]
-    for _ in range(config.rounds):
-        items = ((wheres[i], prompt_of(answers[i][0]), ()) for i in list(unsettled))
+    for number in range(config.rounds):
+        boxed = number < config.boxes
+        items = ((wheres[i], prompt_of(answers[i][0], box=boxed), ()) for i in list(unsettled))
         going = []
         for i, prediction in zip(list(unsettled), predictor.segment_across(items, config.batch_size), strict=True):
             mask = _fused(prediction, priors[i], wheres[i].shape, config.inertia)
@@ -202,10 +218,10 @@ def _predict(
     return answers
 
 
-def prompt_of(mask: ObjectMask) -> ExtremePoints:
+def prompt_of(mask: ObjectMask, *, box: bool = False) -> ExtremePoints:
     """The extreme points of a mask in its plane."""
     points = np.asarray(ExtremePoints.from_mask(mask.mask).points) + mask.origin
-    return ExtremePoints.from_clicks(points)
+    return ExtremePoints.from_box(points) if box else ExtremePoints.from_clicks(points)
 
 
 def _fused(prediction: Outlined, prior: ObjectMask, shape: tuple[int, int], inertia: float) -> ObjectMask:
@@ -269,9 +285,11 @@ def _bridge(
             reason = ""
             if forward is None or backward is None:
                 prior = forward or backward or between(before[label], after[label], share, shape)
-                reason = "found from one key plane only" if forward or backward else "found from no key plane"
+                reason = "" if forward or backward else "found from neither key plane"
             else:
                 prior = between(forward, backward, share, shape)
+                if mask_iou(forward, backward) < config.agreement:
+                    reason = "the two key planes lead to different answers"
                 if not prior.area:
                     prior = forward if share < 0.5 else backward
             places.append((plane, label))

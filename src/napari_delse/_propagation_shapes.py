@@ -75,7 +75,13 @@ def centre(mask: ObjectMask) -> npt.NDArray[np.float64]:
     return np.array([ys.mean(), xs.mean()])
 
 
-def between(one: ObjectMask, other: ObjectMask, share: float, shape: tuple[int, int]) -> ObjectMask:
+def between(
+    one: ObjectMask,
+    other: ObjectMask,
+    share: float,
+    shape: tuple[int, int],
+    here: npt.NDArray[np.float64] | None = None,
+) -> ObjectMask:
     """The shape on the way from one mask to another: signed distances interpolated about a moving centroid.
 
     Parameters
@@ -86,6 +92,8 @@ def between(one: ObjectMask, other: ObjectMask, share: float, shape: tuple[int, 
         0 gives one, 1 the other.
     shape : (int, int)
         Shape of the plane.
+    here : float64 array, shape (2,), optional
+        Where the centroid is; by default on the straight line between theirs.
 
     Returns
     -------
@@ -93,7 +101,7 @@ def between(one: ObjectMask, other: ObjectMask, share: float, shape: tuple[int, 
         Empty where the two have nothing in common even with their centroids in one place.
     """
     start, end = centre(one), centre(other)
-    here = (1 - share) * start + share * end
+    here = (1 - share) * start + share * end if here is None else here
     shifts = [tuple(np.rint(here - place).astype(int).tolist()) for place in (start, end)]
     masks = [moved(mask, shift) for mask, shift in zip((one, other), shifts, strict=True)]
     crop = Crop.around(box_around(masks), _GRID)
@@ -115,7 +123,14 @@ def mask_iou(one: ObjectMask, other: ObjectMask) -> float:
     return iou(in_window(one, window), in_window(other, window))
 
 
-def movement(before: Plane, after: Plane, mask: ObjectMask, reach: float, caution: float) -> tuple[int, int]:
+def movement(
+    before: Plane,
+    after: Plane,
+    mask: ObjectMask,
+    reach: float,
+    caution: float,
+    expected: tuple[int, int] = (0, 0),
+) -> tuple[int, int]:
     """How far what lies under a mask moved from one plane to the next, by normalised cross-correlation.
 
     Parameters
@@ -125,9 +140,11 @@ def movement(before: Plane, after: Plane, mask: ObjectMask, reach: float, cautio
     mask : ObjectMask
         The object in the first; not empty.
     reach : float
-        How far it may have moved along each axis, as a share of its longer side.
+        How far from the expected move it may have moved along each axis, as a share of its longer side.
     caution : float
-        Correlation that a move by the whole reach must gain; a move by half of it a quarter of that.
+        Correlation that a deviation by the whole reach must gain; one by half of it a quarter of that.
+    expected : (int, int)
+        The move to start from.
 
     Returns
     -------
@@ -138,22 +155,23 @@ def movement(before: Plane, after: Plane, mask: ObjectMask, reach: float, cautio
     longer = max(y1 - y0, x1 - x0) + 1
     edge, far = max(2, math.ceil(_SURROUNDINGS * longer)), math.ceil(reach * longer)
     if far == 0:
-        return 0, 0
+        return expected
     factor = max(1, round(longer / _TEMPLATE))
     edge, far = -(-edge // factor) * factor, -(-far // factor) * factor
     tall, wide = (-(-(int(high - low) + 1) // factor) * factor for low, high in ((y0, y1), (x0, x1)))
     top, left = int(y0) - edge, int(x0) - edge
     template = _averaged(before, top, left, tall + 2 * edge, wide + 2 * edge, factor)
-    searched = _averaged(after, top - far, left - far, tall + 2 * (edge + far), wide + 2 * (edge + far), factor)
+    start_y, start_x = top + expected[0] - far, left + expected[1] - far
+    searched = _averaged(after, start_y, start_x, tall + 2 * (edge + far), wide + 2 * (edge + far), factor)
     if np.ptp(template) == 0 or np.ptp(searched) == 0:
-        return 0, 0
+        return expected
     from skimage.feature import match_template
 
     alike = match_template(searched, template)
     steps = (np.arange(alike.shape[0]) - far // factor) * factor, (np.arange(alike.shape[1]) - far // factor) * factor
     alike = alike - caution * np.add.outer(steps[0] ** 2, steps[1] ** 2) / far**2
     row, column = np.unravel_index(int(np.argmax(alike)), alike.shape)
-    return int(steps[0][row]), int(steps[1][column])
+    return expected[0] + int(steps[0][row]), expected[1] + int(steps[1][column])
 
 
 def _averaged(plane: Plane, top: int, left: int, height: int, width: int, factor: int) -> Float32Array:

@@ -24,6 +24,7 @@ from napari_delse.coarse import CoarseLabels
 from napari_delse.files import ImageFile, label_dtype, open_image
 from napari_delse.key_planes import KeyPlanes
 from napari_delse.prompts import read_prompts
+from napari_delse.propagation import PropagationConfig
 from napari_delse.stacks import (
     BlockKey,
     FoundObject,
@@ -236,7 +237,7 @@ def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows:
         if job.table is not None and not made.startswith(_SOFTWARE):
             raise ValueError(f"{job.out} exists and was not made by this command; move it, or --overwrite it")
     with ExitStack() as stack:
-        image = stack.enter_context(open_image(job.image, how.axes))
+        image = stack.enter_context(open_image(job.image, how.axes)).unmapped()
         work = _work(job, image, how, stack)
         folder = stack.enter_context(WorkFolder(job.out, fingerprint))
         yield from _predict(job, image, work, engine, how, folder)
@@ -281,7 +282,7 @@ def _work(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Work:
     if job.mode == "table":
         items = fit_prompts(read_prompts(job.prompts), image, how.channels)
         return _FromPrompts(Table(items, image.plane_counts), image.plane_counts)
-    labels = stack.enter_context(open_image(job.prompts))
+    labels = stack.enter_context(open_image(job.prompts)).unmapped()
     if job.mode == "labels":
         return _FromPrompts(CoarseLabels(labels, image, how.channels), image.plane_counts)
     return KeyPlanes(labels, image, how.channels, along=how.along, keys=how.keys)
@@ -385,7 +386,7 @@ def fingerprint_of(job: Job, model: str, how: How) -> str:
         "mode": job.mode,
         "prompts": prompts,
         "model": model,
-        "how": asdict(how),
+        "how": asdict(how) | ({"propagation": asdict(PropagationConfig())} if job.mode == "propagate" else {}),
     }
     return _digest(json.dumps(about, sort_keys=True).encode())
 

@@ -131,7 +131,7 @@ class Cluster:
                 if not running:
                     return
                 for future in self._finished(running):
-                    yield running.pop(future), future.result()
+                    yield running.pop(future), self._result(future)
                 if time.monotonic() - seen > _PATIENCE:
                     raise RuntimeError(
                         f"the scheduler {self._address} has had no worker for {_PATIENCE:.0f} s; start workers with "
@@ -139,6 +139,18 @@ class Cluster:
                     )
         finally:
             self._client.cancel(list(running))
+
+    def _result(self, future: Any) -> list[tuple[BlockKey, bytes]]:
+        """What a worker gave; its errors are raised."""
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            return future.result()  # type: ignore[no-any-return]
+        except (CancelledError, KilledWorker) as error:
+            raise RuntimeError(
+                f"workers of {self._address} died again and again over one task ({type(error).__name__}); look at what "
+                "they print, give them more memory, and give the same command again, which goes on from here"
+            ) from error
 
     def _finished(self, running: Iterable[Any]) -> list[Any]:
         """Those that are done within a few seconds; without a worker, none."""
@@ -168,9 +180,15 @@ _kept = _Kept()
 
 def predict_on_worker(source: Source, task: Task) -> list[tuple[BlockKey, bytes]]:
     """Do a task on a worker; its encoded blocks."""
-    with _kept.lock:
-        predictor, image = _predictor(source), _image(source)
-    return encoded(task.predict(predictor, image))
+    try:
+        with _kept.lock:
+            predictor, image = _predictor(source), _image(source)
+        return encoded(task.predict(predictor, image))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"a worker misses a file ({error}); workers read images and labels themselves: put them where all machines "
+            "have them under the same path"
+        ) from error
 
 
 def _predictor(source: Source) -> Predictor:
@@ -184,19 +202,13 @@ def _predictor(source: Source) -> Predictor:
 
 
 def _image(source: Source) -> ImageFile:
-    try:
-        key = source.path, source.axes, os.stat(source.path).st_mtime_ns  # noqa: PTH116 - a str all along
-        if key not in _kept.images:
-            stack = ExitStack()
-            image = stack.enter_context(open_image(source.path, source.axes))
-            _kept.images[key] = stack, image
-            if len(_kept.images) > _OPEN_IMAGES:
-                _kept.images.popitem(last=False)[1][0].close()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"a worker finds no {source.path}; workers read images themselves: put them where all machines have them "
-            "under the same path"
-        ) from error
+    key = source.path, source.axes, os.stat(source.path).st_mtime_ns  # noqa: PTH116 - a str all along
+    if key not in _kept.images:
+        stack = ExitStack()
+        image = stack.enter_context(open_image(source.path, source.axes)).unmapped()
+        _kept.images[key] = stack, image
+        if len(_kept.images) > _OPEN_IMAGES:
+            _kept.images.popitem(last=False)[1][0].close()
     image = _kept.images[key][1]
     if (tuple(image.data.shape), str(image.data.dtype)) != (source.shape, source.dtype):
         raise ValueError(f"a worker has another image under {source.path}; give all machines the same files")

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse._lazy_arrays import Chunks, Pages
+from napari_delse._lazy_arrays import Chunks, Mapped, Pages
 from napari_delse._ome_zarr import is_zarr, read_ome_zarr
 from napari_delse.images import ArrayLike, Plane
 
@@ -118,6 +118,10 @@ class ImageFile:
     def read(self) -> npt.NDArray[Any]:
         """All pixels."""
         return np.asarray(self.data[(slice(None),) * len(self.axes)])
+
+    def unmapped(self) -> ImageFile:
+        """The same image, whose pixels do not stay in memory after they were read."""
+        return replace(self, data=Mapped(self.data)) if isinstance(self.data, np.memmap) else self
 
     def plane(self, index: tuple[int, ...] = (), channels: tuple[int, ...] = ()) -> Plane:
         """One plane.

@@ -60,7 +60,8 @@ class CarryTask:
         """Carry the objects of its key planes through its planes; a block for each plane."""
         line = _Line(image, self._index, image.plane_counts[self.axis], self.channels)
         counts, done = image.plane_counts, []
-        with open_image(self.labels, self.axes) as labels:
+        with open_image(self.labels, self.axes) as opened:
+            labels = opened.unmapped()
             places = match_planes(labels, image)
             keys = {key: partial(_plane, labels, places, self._index(key)) for key in self.keys}
             for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1)):
@@ -194,5 +195,5 @@ def _there(places: tuple[int | None, ...], index: Index) -> Index:
 
 
 def _plane(labels: ImageFile, places: tuple[int | None, ...], index: Index) -> npt.NDArray[Any]:
-    window = labels.plane(_there(places, index)).window(0, 0, *labels.plane_shape)[0]
+    window: npt.NDArray[Any] = labels.plane(_there(places, index)).window(0, 0, *labels.plane_shape)[0]
     return window.view(np.uint8) if window.dtype.kind == "b" else window

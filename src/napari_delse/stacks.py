@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -354,7 +354,7 @@ def _block(
     return Block(pending[0][0], pending[-1][0], part, parts, planes, items)
 
 
-def on_threads(work: Callable[[T], R], tasks: Iterable[T], threads: int) -> Iterator[tuple[T, R]]:
+def on_threads(work: Callable[[T], R], tasks: Iterable[T], threads: int) -> Generator[tuple[T, R]]:
     """Do work on several threads and yield what is done in order, with few tasks ahead.
 
     Parameters
