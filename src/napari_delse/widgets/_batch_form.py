@@ -66,6 +66,7 @@ class LayersForm(QWidget):
         fill(self.model_box, [("default", "default")], "default")
         self._names: dict[QWidget, QLabel] = {}
         self._image: Image | None = None  # whose channels are offered
+        self._offered = "carry"  # the task that labels are offered for
         self._count = -1  # planes of the range that is offered
         self._lay_out()
         self._connect()
@@ -215,7 +216,8 @@ class LayersForm(QWidget):
     def offer_labels(self, fitting: Sequence[Labels], unfit: Mapping[str, str], active: object) -> None:
         """Offer labels of the image's shape; of others it is told why not."""
         new = [] if self.task == "carry" else [("New layer", None)]
-        chosen = self.labels_box.currentData()
+        chosen = self.labels_box.currentData() if self.task == self._offered else None
+        self._offered = self.task
         if self.task == "carry" and chosen not in fitting:
             chosen = active if active in fitting else (fitting[-1] if fitting else None)
         fill(self.labels_box, [*new, *((layer.name, layer) for layer in fitting)], chosen)

@@ -20,6 +20,7 @@ from napari_delse.widgets._batch_review import doubts_of
 from napari_delse.widgets._batch_run import BatchRunner, Cancelled, Control, Pace, Watched
 from napari_delse.widgets._batch_survey import Survey
 from napari_delse.widgets._brush import painted
+from napari_delse.widgets._desk import desk_of
 from napari_delse.widgets._events import Followed
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import MINE, is_picture, new_labels
@@ -107,7 +108,7 @@ class LayerWork:
         mine = [x for x in layers if isinstance(x, Labels) and x.metadata.get(MINE) != "preview"]
         fitting = [x for x in mine if source is not None and fits(x, source)]
         unfit = {x.name: _why_not(x, source) for x in mine if source is not None and x not in fitting}
-        form.offer_labels(fitting, unfit, active)
+        form.offer_labels(fitting, unfit, next(filter(_is_worked_on, fitting), active))
         form.offer_points([x for x in layers if isinstance(x, Points) and not x.metadata.get(MINE)])
         form.offer_axes(source)
         self._follow(tuple(fitting))
@@ -311,3 +312,9 @@ def _why_not(layer: Labels, source: ImageSource | None) -> str:
     if source is not None and tuple(layer.data.shape) == source.shape:
         return f"{layer.data.dtype} is no type of labels"
     return f"shape {tuple(layer.data.shape)}, and the image has {None if source is None else source.shape}"
+
+
+def _is_worked_on(layer: Labels) -> bool:
+    """Whether these are the labels that the annotate widget writes to now."""
+    desk = desk_of(layer)
+    return desk is not None and desk.labels is layer

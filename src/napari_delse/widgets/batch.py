@@ -79,6 +79,7 @@ class BatchWidget(BatchPanel):
         self.runner.runner.submit(names, self.form.offer_models, self.notices.say)
         self.file_work.look()
         self._offer()
+        self._refresh()
 
     # ---------------------------------------------------------------- set-up and end
 
