@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("own_home")
 
 SHAPE = (60, 70)
 PLANES = 9
-FIRST_GAP = 42  # predictions after which the planes between the first two of three key planes are done
+FIRST_GAP = 6  # predictions after which the planes between the first two of three key planes are done
 
 
 @dataclass
@@ -323,10 +323,10 @@ def test_work_goes_on_on_other_planes_and_comes_after_the_run(viewer, open_widge
     labels = begin(viewer, truth, keys=(0, 4, 8))
     widget = open_widget()
     ready(qtbot, widget)
-    predictor.gate.clear()
+    predictor.most = FIRST_GAP
     widget.start_button.click()
+    qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
     viewer.dims.set_point(0, 6)
-    labels.mode = "paint"
     labels.data_setitem((np.array([6, 6]), np.array([1, 2]), np.array([1, 1])), 9)
     predictor.gate.set()
     finish(qtbot, widget)
