@@ -134,9 +134,8 @@ def score(image: Path, labels: Path, step: int) -> None:
     import tifffile
 
     sys.path.insert(0, str(ROOT / "training"))
-    from propagation_study import copied, interpolated
-
     from napari_delse.propagation import gaps, objects_of
+    from propagation_study import copied, interpolated
 
     pixels, truth = tifffile.imread(image), tifffile.imread(labels)
     clean = np.where(truth == IGNORED, 0, truth).astype(np.uint16)
