@@ -82,7 +82,7 @@ def take(viewer: Any, name: str) -> None:
 
     let_pass(0.4)
     shot = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    Image.fromarray(shot).quantize(128).save(IMAGES / name, optimize=True)
+    Image.fromarray(shot).quantize(255).save(IMAGES / name, optimize=True)
 
 
 def pictures(theme: str) -> None:

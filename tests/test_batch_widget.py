@@ -262,18 +262,18 @@ def test_a_whole_run_is_undone_and_done_again_in_one_step(viewer, open_widget, q
 
 def test_labels_that_are_there_are_protected_or_painted_over(viewer, open_widget, qtbot, truth):
     labels = begin(viewer, truth)
-    labels.data[4, 20:30, 20:30] = 5
+    labels.data[4, 12:20, 12:20] = 5
     widget = open_widget()
     entry(widget.form.start_box, "these")
     widget.form.these_edit.setText("0, 8")
     qtbot.waitUntil(lambda: widget.guide.text().endswith("labels on 1 of these are kept."))
     run(qtbot, widget)
-    assert (labels.data[4, 20:30, 20:30] == 5).all()
+    assert (labels.data[4, 12:20, 12:20] == 5).all()
     widget.undo_button.click()
     widget.form.protect_box.setChecked(False)
     qtbot.waitUntil(lambda: widget.guide.text().endswith("labels on 1 of these are painted over."))
     run(qtbot, widget)
-    assert (labels.data[4, 22:28, 22:28] == 1).all()
+    assert (labels.data[4, 15:20, 14:20] == 1).all()
 
 
 def test_a_second_run_takes_the_place_of_the_first(viewer, open_widget, qtbot, truth):

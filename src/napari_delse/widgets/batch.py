@@ -343,10 +343,11 @@ class BatchWidget(BatchPanel):
     def _show_progress(self) -> None:
         run, control = self.work.run, self.control
         if run is not None:
-            run.pace.tick(is_paused=run.control.is_paused)
             count = run.control.predictions
+            run.pace.tick(is_paused=run.control.is_paused or not count)  # loading the model tells nothing
             left = run.pace.seconds_left(count)
-            self.show_progress(run.pace.fraction(count), _told(run.pace.done, run.pace.total, "planes", left))
+            text = _told(run.pace.done, run.pace.total, "planes", left) if count else "The model is being loaded ..."
+            self.show_progress(run.pace.fraction(count), text)
         elif control is not None:
             work = self.file_work
             self.show_progress(work.fraction, _told(work.made, len(work.jobs), "files", work.seconds_left))
