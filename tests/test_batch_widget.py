@@ -131,6 +131,12 @@ def begin(viewer, truth, keys=(0, 8), data=None):
     return viewer.add_labels(labels, name="mine", axis_labels=("z", "y", "x"))
 
 
+def open_gate(predictor):
+    """Let the predictor go on, without a further stop."""
+    predictor.most = 10**9
+    predictor.gate.set()
+
+
 def ready(qtbot, widget):
     qtbot.waitUntil(widget.start_button.isEnabled)
 
@@ -310,7 +316,7 @@ def test_pause_cancel_and_go_on(viewer, open_widget, qtbot, truth, predictor):
     qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
     widget.cancel_button.click()
     assert "Stopping" in widget.guide.text()
-    predictor.gate.set()
+    open_gate(predictor)
     finish(qtbot, widget)
     assert "Cancelled after 3 of 6 planes" in widget.notice.text()
     assert labels.data[1:4].any(axis=(1, 2)).all()
@@ -328,7 +334,7 @@ def test_work_goes_on_on_other_planes_and_comes_after_the_run(viewer, open_widge
     qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
     viewer.dims.set_point(0, 6)
     labels.data_setitem((np.array([6, 6]), np.array([1, 2]), np.array([1, 1])), 9)
-    predictor.gate.set()
+    open_gate(predictor)
     finish(qtbot, widget)
     assert (labels.data[6, 1:3, 1] == 9).all()
     widget.undo_button.click()
@@ -347,7 +353,7 @@ def test_a_run_that_is_undone_while_it_goes_on_stops(viewer, open_widget, qtbot,
     qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
     qtbot.waitUntil(widget.undo_button.isEnabled)
     widget.undo_button.click()
-    predictor.gate.set()
+    open_gate(predictor)
     finish(qtbot, widget)
     assert "undone" in widget.notice.text()
     assert not labels.data[[1, 2, 3, 5, 6, 7]].any()
