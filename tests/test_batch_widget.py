@@ -426,7 +426,8 @@ def test_a_corrected_plane_is_carried_on_to_what_depends_on_it_only(viewer, open
     widget = open_widget()
     run(qtbot, widget)
     viewer.dims.set_point(0, 2)
-    labels.data_setitem((np.array([2] * 4), np.array([1, 1, 2, 2]), np.array([1, 2, 1, 2])), 2)
+    rows, columns = np.nonzero(labels.data[2] == 2)
+    labels.data_setitem((np.full(len(rows), 2), rows, columns), 9)
     labels.data[6, 0, 0] = 99  # nobody told: it would go if the plane were made anew without protection
     widget.form.protect_box.setChecked(False)
     qtbot.waitUntil(widget.review.again_button.isEnabled)
@@ -466,7 +467,9 @@ def test_labels_of_another_tool_are_refined_into_a_new_layer(viewer, open_widget
 def test_every_four_points_are_an_object_on_their_plane(viewer, open_widget, qtbot, truth):
     begin(viewer, truth, keys=(0,))
     rows = [
-        (z, *point) for z in (2, 5) for point in [(9 + z // 3, 18), (18 + z // 3, 27), (27 + z // 3, 18), (18 + z // 3, 9)]
+        (z, *point)
+        for z in (2, 5)
+        for point in [(9 + z // 3, 18), (18 + z // 3, 27), (27 + z // 3, 18), (18 + z // 3, 9)]
     ]
     points = viewer.add_points(np.array(rows[:-1], float), name="clicks")
     widget = open_widget()

@@ -197,11 +197,18 @@ def _carry(wish: Wish, source: ImageSource, line: PlaneLine, known: Known, trace
         raise ValueError("the labelled planes are being looked for ...")
     if empty := [key for key in keys if not known[key]]:
         raise ValueError(f"plane {empty[0]} has no labels to be carried; label it, or choose other planes")
-    return carry_plan(wish, source, line, keys, known, range(wish.first, wish.last + 1))
+    span = range(wish.first, wish.last + 1)
+    return carry_plan(wish, source, line, keys, known, span, traces.carried | traces.corrected)
 
 
 def carry_plan(
-    wish: Wish, source: ImageSource, line: PlaneLine, keys: Sequence[int], known: Known, span: range
+    wish: Wish,
+    source: ImageSource,
+    line: PlaneLine,
+    keys: Sequence[int],
+    known: Known,
+    span: range,
+    carried: frozenset[int] | None = None,
 ) -> Plan:
     """Objects of key planes carried through a range of planes.
 
@@ -225,7 +232,8 @@ def carry_plan(
 
     on = f"plane {keys[0]}" if len(keys) == 1 else f"{len(keys)} planes"
     sentence = f"{_many(len(labels), 'object')} on {on} will be carried to {_many(len(planes), 'plane')}"
-    there = [place for place in planes if known.get(place)]
+    # What runs wrote gives way; for planes made anew that goes without saying.
+    there = [place for place in planes if carried is not None and known.get(place) and place not in carried]
     kept = f"; labels on {len(there)} of these are {'kept' if wish.protect else 'painted over'}" if there else ""
     return Plan(wish, line, planes, tuple(keys), len(labels), f"{sentence}{_at(source, line)}{kept}.", produce)
 

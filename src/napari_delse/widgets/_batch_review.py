@@ -167,6 +167,7 @@ class ReviewPage(QWidget):
         planes = len({row.place for row in self.model.rows})
         many = f"{count} object" if count == 1 else f"{count} objects"
         on = "1 plane" if planes == 1 else f"{planes} planes"
+        self.heading.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.heading.setText(f"{many} on {on} to look at" if count else NOTHING)
         self.table.setVisible(bool(count))
         for one in (self.previous_button, self.next_button):
