@@ -23,11 +23,11 @@ ROOMS = (
     {"confidence", "distributed", "predict", "train"}
     | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
     {"evaluation", "propagation", "recipes", "stacks"}
-    | {"_propagation_gap", "_propagation_shapes"}
+    | {"_propagation_gap", "_propagation_shapes", "planewise"}
     | {"finetune", "finetune_data", "finetune_jobs", "finetune_process", "finetune_result", "finetune_run"}
     | {"finetune_survey", "held_out"}
     | {"labelled_sources", "model_store"}
-    | {"actions", "edits", "history", "operations", "policy", "preferences", "review", "session"}
+    | {"actions", "carrying", "edits", "history", "operations", "policy", "preferences", "review", "session"}
     | {"_filelock", "evolution_view", "journal", "records", "replay"}
     | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
     | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},

@@ -7,10 +7,10 @@ changes: that is all there is to doing and undoing it. Pixels are changed by a `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from napari_delse.edits import ArrayLabels, LabelStore, PackedMask, PixelEdit, PlaneKey
 from napari_delse.evolution import EvolutionSettings
@@ -21,6 +21,7 @@ __all__ = [
     "EXTREME_CLICKS",
     "Action",
     "ArrayLabels",
+    "Carry",
     "Classify",
     "Commit",
     "Delete",
@@ -38,7 +39,12 @@ __all__ = [
     "action_from_json",
     "action_to_json",
     "edit_from_json",
+    "place_in",
+    "run_of",
+    "step_begin",
 ]
+
+T = TypeVar("T")
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))
 EXTREME_CLICKS = 4  # different clicks after which an object is predicted
@@ -254,7 +260,42 @@ class Paint(Action):
     kind: ClassVar[str] = "paint"
 
 
-_KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge, Split, Classify, Paint)}
+@dataclass(frozen=True)
+class Carry(Action):
+    """A part of what a run over many planes wrote; all parts of one run are one step of undo."""
+
+    run: str = ""  # which one
+
+    kind: ClassVar[str] = "carry"
+
+
+_KINDS = {kind.kind: kind for kind in (EditDraft, Reopen, Commit, Delete, Merge, Split, Classify, Paint, Carry)}
+
+
+def run_of(action: Action) -> str:
+    """The run over many planes that an action is a part of; empty for what is a step by itself."""
+    return action.run if isinstance(action, Carry) else ""
+
+
+def step_begin(actions: Sequence[T], run: Callable[[T], str]) -> int:
+    """Where the last step begins among actions, of which a function tells the run (see `run_of`)."""
+    begin = len(actions) - 1
+    if last := run(actions[begin]):
+        while begin > 0 and run(actions[begin - 1]) == last:
+            begin -= 1
+    return begin
+
+
+def place_in(actions: Sequence[T], name: str, run: Callable[[T], str]) -> int:
+    """Where an action of a run goes among those that were done: behind the last part of its run, else at the end.
+
+    So a run stays one step, whatever else is done while it goes on.
+    """
+    if name:
+        for place in range(len(actions) - 1, -1, -1):
+            if run(actions[place]) == name:
+                return place + 1
+    return len(actions)
 
 
 # ---------------------------------------------------------------- JSON
@@ -301,7 +342,9 @@ def action_from_json(data: dict[str, Any]) -> Action:
         raise ValueError(
             f"an action must be one of {', '.join(_KINDS)}, got {data['kind']!r}; was it saved by a newer version?"
         )
-    more = {"policy": LabelPolicy(**data["policy"])} if made is Commit else {}
+    more: dict[str, Any] = {"policy": LabelPolicy(**data["policy"])} if made is Commit else {}
+    if made is Carry:
+        more = {"run": data["run"]}
     return made(
         _draft(data["before"]),
         _draft(data["after"]),

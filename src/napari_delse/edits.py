@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,7 +127,7 @@ class PackedMask:
 
 @dataclass(frozen=True)
 class PixelEdit:
-    """Pixels of one plane that were given one value, and what they were before.
+    """Pixels of one plane that were given new values, and what they were before.
 
     Doing and undoing touch only pixels that still hold what this edit left there, so that other
     edits in between (napari's brush) are kept.
@@ -135,8 +135,8 @@ class PixelEdit:
 
     plane: PlaneKey
     pixels: PackedMask
-    after: int
-    before: int | str  # one value for all pixels, or packed values in the labels' dtype
+    after: int | str  # one value for all pixels, or packed values in the labels' dtype
+    before: int | str  # likewise
     dtype: str
 
     @classmethod
@@ -159,24 +159,53 @@ class PixelEdit:
             before = int(old)
         return cls(plane, PackedMask.pack(mask), int(value), before, dtype.str)
 
+    @classmethod
+    def of_window(
+        cls, plane: PlaneKey, origin: tuple[int, int], before: npt.NDArray[Any], after: npt.NDArray[Any]
+    ) -> PixelEdit | None:
+        """The edit that makes one window of labels, (h, w) at a (y, x), another one; None if they are the same."""
+        where = before != after
+        rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+        if not len(rows):
+            return None
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        corner = origin[0] + int(rows[0]), origin[1] + int(columns[0])
+        new, old, where = after[box], before[box], where[box]
+        edit = cls.known(plane, ObjectMask(where, corner), 0, old[where], before.dtype)
+        values = new[where].astype(before.dtype, copy=False)
+        uniform = bool((values == values[0]).all())
+        return replace(edit, after=int(values[0]) if uniform else _pack(values))
+
+    @property
+    def labels(self) -> frozenset[int]:
+        """The labels that it writes."""
+        if isinstance(self.after, int):
+            return frozenset([self.after])
+        return frozenset(np.unique(_unpack(self.after, np.dtype(self.dtype))).tolist())
+
+    @property
+    def values(self) -> int | npt.NDArray[Any]:
+        """What it writes: one value, or one per pixel."""
+        return self._values(self.after)
+
     def do(self, store: LabelStore) -> None:
-        """Write the new value."""
-        mask, old = self.pixels.unpack(), self._old()
-        current = store.read(self.plane, *mask.slices)
-        keep = current[mask.mask] == old
-        store.write(self.plane, *mask.slices, _chosen(mask.mask, keep), self.after)
+        """Write the new values."""
+        self._change(store, self.before, self.after)
 
     def undo(self, store: LabelStore) -> None:
         """Write the old values back."""
-        mask, old = self.pixels.unpack(), self._old()
-        current = store.read(self.plane, *mask.slices)
-        keep = current[mask.mask] == self.after
-        store.write(
-            self.plane, *mask.slices, _chosen(mask.mask, keep), old[keep] if isinstance(old, np.ndarray) else old
-        )
+        self._change(store, self.after, self.before)
 
-    def _old(self) -> int | npt.NDArray[Any]:
-        return self.before if isinstance(self.before, int) else _unpack(self.before, np.dtype(self.dtype))
+    def _change(self, store: LabelStore, now: int | str, then: int | str) -> None:
+        """Give the pixels other values where they hold what they should."""
+        mask, expected, wanted = self.pixels.unpack(), self._values(now), self._values(then)
+        current = store.read(self.plane, *mask.slices)
+        keep = current[mask.mask] == expected
+        values = wanted[keep] if isinstance(wanted, np.ndarray) else wanted
+        store.write(self.plane, *mask.slices, _chosen(mask.mask, keep), values)
+
+    def _values(self, packed: int | str) -> int | npt.NDArray[Any]:
+        return packed if isinstance(packed, int) else _unpack(packed, np.dtype(self.dtype))
 
 
 def largest_value(dtype: np.dtype[Any]) -> int:

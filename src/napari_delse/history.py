@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.actions import Action, Draft, LabelledObject, Paint, action_from_json, action_to_json
+from napari_delse.actions import (
+    Action,
+    Carry,
+    Draft,
+    LabelledObject,
+    Paint,
+    action_from_json,
+    action_to_json,
+    place_in,
+    run_of,
+    step_begin,
+)
 from napari_delse.edits import LabelStore, PixelEdit, PlaneKey
 from napari_delse.geometry import ObjectMask
 from napari_delse.policy import LabelPolicy
@@ -119,8 +130,25 @@ class History:
         edits = [PixelEdit.known(plane, mask, after, before, dtype) for plane, mask, before, after in strokes]
         if not edits:
             return
-        self.note_label(max(edit.after for edit in edits))
+        self.note_label(max(max(edit.labels) for edit in edits))
         self._do(Paint(self._draft, self._draft, tuple(edits)), write=False)
+
+    def carry(self, run: str, edits: Sequence[PixelEdit]) -> None:
+        """Write a part of what a run over many planes found.
+
+        All parts of a run are one step of undo, also where other things were done between them: the run comes before
+        these then.
+
+        Parameters
+        ----------
+        run : str
+            Which one.
+        edits : sequence of PixelEdit
+            What changes, such as from `PixelEdit.of_window`.
+        """
+        if edits:
+            self.note_label(max(max(edit.labels) for edit in edits))
+            self._do(Carry(self._draft, self._draft, tuple(edits), run=run))
 
     @property
     def policy(self) -> LabelPolicy:
@@ -150,7 +178,7 @@ class History:
             return None
         action = self._done[-1]
         self._record("undo", kind=action.kind)
-        self._take_back(action)
+        self._take_back()
         return action
 
     def redo(self) -> Action | None:
@@ -159,8 +187,7 @@ class History:
             return None
         action = self._undone[-1]
         self._record("redo", kind=action.kind)
-        self._apply(action)
-        self._undone.pop()
+        self._do_again()
         return action
 
     def _do(self, action: Action, *, write: bool = True) -> None:
@@ -173,14 +200,32 @@ class History:
         """Carry an action out; if the labels cannot be written, nothing has happened."""
         if write:
             self._write(action.pixels, PixelEdit.do, PixelEdit.undo)
+        place = place_in(self._done, run_of(action), run_of)
+        if place < len(self._done):  # it changes pixels only; the draft is what later actions made of it
+            then = self._done[place - 1].after
+            self._done.insert(place, replace(action, before=then, after=then))
+            return
         self._exchange(action.removed, action.added, action.after)
         self._done.append(action)
 
-    def _take_back(self, action: Action, *, write: bool = True) -> None:
+    def _take_back(self, *, write: bool = True) -> None:
+        """The last step."""
+        actions = self._done[step_begin(self._done, run_of) :][::-1]
         if write:
-            self._write(action.pixels[::-1], PixelEdit.undo, PixelEdit.do)
-        self._exchange(action.added, action.removed, action.before)
-        self._undone.append(self._done.pop())
+            edits = [edit for action in actions for edit in action.pixels[::-1]]
+            self._write(edits, PixelEdit.undo, PixelEdit.do)
+        for action in actions:
+            self._exchange(action.added, action.removed, action.before)
+            self._undone.append(self._done.pop())
+
+    def _do_again(self, *, write: bool = True) -> None:
+        """The step that was taken back last."""
+        actions = self._undone[step_begin(self._undone, run_of) :][::-1]
+        if write:
+            self._write([edit for action in actions for edit in action.pixels], PixelEdit.do, PixelEdit.undo)
+        for action in actions:
+            self._apply(action, write=False)
+            self._undone.pop()
 
     def _write(self, edits: Sequence[PixelEdit], change: _Change, change_back: _Change) -> None:
         """All changes of pixels or none of them."""
@@ -237,10 +282,9 @@ class History:
             if not left or left[-1].kind != entry["kind"]:
                 raise ValueError(f"there is no {entry['kind']} to {step}")
             if step == "undo":
-                self._take_back(left[-1], write=write)
+                self._take_back(write=write)
             else:
-                self._apply(left[-1], write=write)
-                left.pop()
+                self._do_again(write=write)
         elif step == "label":
             self._found = int(entry["label"])
         elif step == "policy":

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_delse import _filelock
-from napari_delse.actions import action_to_json
+from napari_delse.actions import action_to_json, run_of
 from napari_delse.edits import LabelStore
 from napari_delse.records import (
     FORMAT,
@@ -285,8 +285,10 @@ def so_far(session: AnnotationSession) -> Iterator[dict[str, Any]]:
     """What a recorder would have been told of a session that is as it is now."""
     for action in (*session.actions, *session.undone):
         yield {"step": "do", "action": action_to_json(action)}
-    for action in reversed(session.undone):
-        yield {"step": "undo", "kind": action.kind}
+    left = list(reversed(session.undone))
+    for action, following in zip(left, (*left[1:], None), strict=False):
+        if following is None or not run_of(action) or run_of(action) != run_of(following):
+            yield {"step": "undo", "kind": action.kind}
 
 
 # ---------------------------------------------------------------- restoring

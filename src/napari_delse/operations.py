@@ -116,11 +116,12 @@ def _everywhere(
 ) -> dict[int, list[tuple[PlaneKey, ObjectMask]]]:
     """All pixels of objects, also those apart from their pieces that were painted or came from another object."""
     found = {one.label: [(piece.plane, mask) for piece, mask in _present(store, one)] for one in objects}
-    for edit in (edit for action in actions for edit in action.pixels if edit.after in found):
-        pixels = pixels_of(store, edit.after, edit.plane, edit.pixels.unpack())
-        known = [cut(mask, *pixels.slices) for plane, mask in found[edit.after] if plane == edit.plane]
-        if (apart := np.logical_and.reduce([pixels.mask, *(~one for one in known)])).any():
-            found[edit.after].append((edit.plane, ObjectMask(apart, pixels.origin)))
+    for edit in (edit for action in actions for edit in action.pixels):
+        for label in found.keys() & edit.labels:
+            pixels = pixels_of(store, label, edit.plane, edit.pixels.unpack())
+            known = [cut(mask, *pixels.slices) for plane, mask in found[label] if plane == edit.plane]
+            if (apart := np.logical_and.reduce([pixels.mask, *(~one for one in known)])).any():
+                found[label].append((edit.plane, ObjectMask(apart, pixels.origin)))
     return found
 
 

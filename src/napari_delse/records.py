@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_delse.actions import place_in, step_begin
 from napari_delse.images import ArrayLike
 from napari_delse.policy import LabelPolicy
 
@@ -181,26 +182,42 @@ def read(path: Path | str) -> Contents:
 def object_count(contents: Contents) -> int:
     """How many objects there are at the end of a journal, without making any of them."""
     labels: set[int] = set()
-    done: list[tuple[set[int], set[int]]] = []
-    undone: list[tuple[set[int], set[int]]] = []
+    for action in _standing(contents):
+        labels = labels.difference(o["label"] for o in action.get("removed", ()))
+        labels |= {o["label"] for o in action.get("added", ())}
+    return len(labels)
+
+
+def carried_count(contents: Contents) -> int:
+    """How many planes runs over many planes have written to by the end of a journal."""
+    planes = {
+        (tuple(edit["plane"]["axes"]), tuple(edit["plane"]["index"]))
+        for action in _standing(contents)
+        if action.get("run")
+        for edit in action.get("pixels", ())
+    }
+    return len(planes)
+
+
+def _standing(contents: Contents) -> list[dict[str, Any]]:
+    """The actions of a journal that were not undone, in their order."""
+    done: list[dict[str, Any]] = []
+    undone: list[dict[str, Any]] = []
     for entry in contents.actual():
         if entry["step"] == "do":
             action = entry["action"]
-            done.append(
-                ({o["label"] for o in action.get("removed", ())}, {o["label"] for o in action.get("added", ())})
-            )
+            done.insert(place_in(done, _run(action), _run), action)
             undone.clear()
-            gone, come = done[-1]
-        elif entry["step"] == "undo":
-            undone.append(done.pop())
-            come, gone = undone[-1]
-        elif entry["step"] == "redo":
-            done.append(undone.pop())
-            gone, come = done[-1]
-        else:
-            continue
-        labels = (labels - gone) | come
-    return len(labels)
+        elif entry["step"] in ("undo", "redo"):
+            here, there = (done, undone) if entry["step"] == "undo" else (undone, done)
+            begin = step_begin(here, _run)
+            there += here[begin:][::-1]
+            del here[begin:]
+    return done
+
+
+def _run(action: dict[str, Any]) -> str:
+    return str(action.get("run", ""))
 
 
 def parsed(line: bytes, number: int) -> dict[str, Any] | None:

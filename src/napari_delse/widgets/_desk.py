@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from napari_delse.widgets._recording import Journals
 
 _SMALL = 4_000_000  # labels that are searched for the largest one at once
+_DESKS: WeakSet[Desk] = WeakSet()
+
+
+def desk_of(layer: Labels) -> Desk | None:
+    """Where somebody works on labels at present."""
+    return next((desk for desk in _DESKS if layer in desk.sessions), None)
 
 
 class Desk(QObject):
@@ -67,11 +73,16 @@ class Desk(QObject):
         self.reader = Runner("napari-delse-labels")
         self._journals, self._notices, self._changed = journals, notices, changed
         self._is_closed = False
+        _DESKS.add(self)
 
     def close(self) -> None:
         """Take up nothing any more: what Qt still has to call may come after the widget is gone."""
         self._is_closed = True
         self.reader.close()
+
+    def look(self) -> None:
+        """Something was done with a session from elsewhere."""
+        self._changed()
 
     def keep(self) -> None:
         """End all work, and leave its sessions to the next widget that takes up their labels."""

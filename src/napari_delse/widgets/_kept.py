@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -56,6 +57,25 @@ def _form(layer: Labels) -> tuple[tuple[int, ...], str]:
 
 # Neither refers to the layer, so that a session goes with its labels. Metadata would be copied and saved with them.
 _KEPT: WeakKeyDictionary[Labels, Kept] = WeakKeyDictionary()
+_HELD: WeakKeyDictionary[Labels, Callable[[], object]] = WeakKeyDictionary()  # what has a session be kept
+
+
+def hold(layer: Labels, hand_over: Callable[[], object]) -> None:
+    """Work on labels, and let the next widget that takes them up have their session.
+
+    Parameters
+    ----------
+    layer : Labels
+        The labels.
+    hand_over : callable
+        Keeps their session; called at most once.
+    """
+    _HELD[layer] = hand_over
+
+
+def let_fall(layer: Labels) -> None:
+    """Hold labels no longer."""
+    _HELD.pop(layer, None)
 
 
 def keep(layer: Labels, session: AnnotationSession, journal: Path | None) -> None:
@@ -66,11 +86,13 @@ def keep(layer: Labels, session: AnnotationSession, journal: Path | None) -> Non
 
 def is_kept(layer: Labels) -> bool:
     """Whether there is a session to take up."""
-    return layer in _KEPT
+    return layer in _KEPT or layer in _HELD
 
 
 def take_up(layer: Labels) -> Kept | None:
     """The session of labels, for one widget; None if there is none, or they have another shape or type by now."""
+    if (hand_over := _HELD.pop(layer, None)) is not None:
+        hand_over()
     kept = _KEPT.pop(layer, None)
     if kept is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AT_ONCE = 8_000_000  # labels that are read at once to find the largest
+_MANY = 20_000  # pixels with values of their own, which are written past napari's undo: it takes them one by one
 
 
 class LayerLabels:
@@ -29,7 +30,7 @@ class LayerLabels:
     def __init__(self, layer: Labels) -> None:
         self._layer = ref(layer)  # else a session that is kept by its labels would keep them
         self.is_writing = False  # the layer's paint events are ours
-        self._is_grouping = False
+        self._is_grouping = self._is_stale = False
 
     @property
     def layer(self) -> Labels:
@@ -70,18 +71,27 @@ class LayerLabels:
         """
         if not where.any():
             return
+        if isinstance(values, np.ndarray) and values.size > _MANY:
+            with self._told():
+                self._write_past_undo(plane, plane.key(rows, columns), where, values)
+            return
         if isinstance(values, np.ndarray):
             full = np.zeros(where.shape, values.dtype)
             full[where] = values
             parts = [(where & (full == value), int(value)) for value in np.unique(values)]
         else:
             parts = [(where, int(values))]
+        with self._told(), self.layer.block_history(), _writable(self.layer):
+            for number, (chosen, value) in enumerate(parts, 1):
+                is_last = number == len(parts) and not self._is_grouping
+                self._paint(plane, rows, columns, chosen, value, refresh=is_last)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """While the layer's paint events are ours; what goes wrong is told as the layer's trouble."""
         self.is_writing = True
         try:
-            with self.layer.block_history(), _writable(self.layer):
-                for number, (chosen, value) in enumerate(parts, 1):
-                    is_last = number == len(parts) and not self._is_grouping
-                    self._paint(plane, rows, columns, chosen, value, refresh=is_last)
+            yield
         except Exception as error:  # that of any array, disk or server
             raise ValueError(
                 f"labels '{self.layer.name}' cannot be written ({str(error).rstrip('.')}); choose other labels "
@@ -89,6 +99,35 @@ class LayerLabels:
             ) from error
         finally:
             self.is_writing = False
+
+    def _write_past_undo(
+        self, plane: PlaneKey, key: tuple[slice, ...], where: BoolArray, values: npt.NDArray[Any]
+    ) -> None:
+        """Many values at once; the layer is drawn anew if it shows them."""
+        layer = self.layer
+        data: Any = layer.data
+        if isinstance(data, np.ndarray):
+            plane.flat(data[key])[where] = values
+        else:
+            block = np.array(data[key])
+            plane.flat(block)[where] = values
+            data[key] = block
+        with suppress(AttributeError):  # private: without it the layer is always drawn
+            if layer._get_update_slices(key) is None:
+                return
+            if isinstance(data, np.ndarray) and np.may_share_memory(data, layer._slice.image.view):
+                layer._accumulate_updated_slice(key)
+                if not self._is_grouping:
+                    layer._partial_labels_refresh()
+                return
+        self._is_stale = True
+        if not self._is_grouping:
+            self._draw()
+
+    def _draw(self) -> None:
+        """All that is shown, anew."""
+        self._is_stale = False
+        self.layer.refresh(thumbnail=False, extent=False)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -98,6 +137,8 @@ class LayerLabels:
             yield
         finally:
             self._is_grouping = False
+            if self._is_stale:
+                self._draw()
             try:
                 self.layer._partial_labels_refresh()
             except AttributeError:  # private: without it all of the labels go to the screen again

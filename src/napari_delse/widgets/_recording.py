@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_delse import __version__, journal
 from napari_delse.edits import ArrayLabels
-from napari_delse.records import Header, Identity
+from napari_delse.records import Header, Identity, carried_count
 from napari_delse.session import AnnotationSession
 from napari_delse.widgets._kept import Kept
 from napari_delse.widgets._run import Runner
@@ -197,6 +197,8 @@ class Offer:
         What it belongs to.
     objects : int
         How many there are at its end.
+    planes : int
+        How many planes objects were carried to.
     modified : float
         When it was last written, seconds since 1970.
     """
@@ -204,14 +206,16 @@ class Offer:
     path: Path
     header: Header
     objects: int
+    planes: int
     modified: float
 
     @property
     def text(self) -> str:
         """One sentence."""
         when = datetime.fromtimestamp(self.modified)
-        many = "1 object" if self.objects == 1 else f"{self.objects:,} objects"
-        return f"Unfinished work on this image: {many}, {when.day} {when:%b %H:%M}."
+        named = ((self.objects, "object", "objects"), (self.planes, "carried plane", "carried planes"))
+        many = [f"{count:,} {one if count == 1 else several}" for count, one, several in named if count]
+        return f"Unfinished work on this image: {' and '.join(many)}, {when.day} {when:%b %H:%M}."
 
 
 def _offers(image: Callable[[], Identity], shape: tuple[int, ...]) -> list[Offer]:
@@ -220,11 +224,12 @@ def _offers(image: Callable[[], Identity], shape: tuple[int, ...]) -> list[Offer
     for one in journal.unfinished(image()):
         if one.header.shape == shape:
             try:
-                count = journal.object_count(journal.read(one.path))
+                contents = journal.read(one.path)
+                objects, planes = journal.object_count(contents), carried_count(contents)
             except (OSError, ValueError, KeyError, IndexError):
                 continue
-            if count:
-                found.append(Offer(one.path, one.header, count, one.modified))
+            if objects or planes:
+                found.append(Offer(one.path, one.header, objects, planes, one.modified))
     return found
 
 

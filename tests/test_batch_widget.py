@@ -1,0 +1,588 @@
+"""The batch widget on a viewer, with a predictor that finds the bright object in the box of the clicks."""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tifffile
+
+pytest.importorskip("napari")
+pytest.importorskip("pytestqt")
+
+import zarr
+from napari.components import ViewerModel
+
+import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
+from napari_delse._propagation_shapes import signed_distance
+from napari_delse.geometry import Crop, CropConfig, ObjectMask
+from napari_delse.propagation import objects_of
+from napari_delse.widgets._batch_form import entry
+from napari_delse.widgets._batch_plan import numbers, plane_axes
+from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets.annotate import AnnotateWidget
+from napari_delse.widgets.batch import BatchWidget
+
+pytestmark = pytest.mark.usefixtures("own_home")
+
+SHAPE = (60, 70)
+PLANES = 9
+FIRST_GAP = 6  # predictions after which the planes between the first two of three key planes are done
+
+
+@dataclass
+class Answer:
+    mask: ObjectMask
+    states: list
+    crop: Crop
+    confidence: float
+    threshold: float = 0.0
+
+    def contours(self):
+        return []
+
+
+class StubPredictor:
+    """Answers at once, or when `gate` is opened; is unsure of some planes."""
+
+    def __init__(self, unsure=()):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.unsure, self.asked, self.most = unsure, 0, 10**9
+
+    def segment_across(self, items, batch_size=None):
+        for plane, prompt, _ in items:
+            if self.asked >= self.most:  # stands still until somebody opens the gate
+                self.gate.clear()
+                self.most = 10**9
+            self.gate.wait(20)
+            self.asked += 1
+            yield self.segment(plane, prompt)
+
+    def segment(self, plane, prompt, corrections=()):
+        pixels = plane.window(0, 0, *plane.shape)[0]
+        y0, x0, y1, x1 = (max(0, round(v)) for v in prompt.box)
+        inside = pixels[y0 : y1 + 1, x0 : x1 + 1]
+        values, counts = np.unique(inside[inside > 0], return_counts=True)
+        found = pixels == (values[counts.argmax()] if len(values) else 255)
+        mask, crop = ObjectMask.from_plane(found), Crop.around(prompt.box, CropConfig(size=64))
+        sure = 0.5 if plane.index and plane.index[-1] in self.unsure else 0.9
+        return Answer(mask, [signed_distance(mask, crop)], crop, sure)
+
+
+def disk(y, x, radius):
+    ys, xs = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return (ys - y) ** 2 + (xs - x) ** 2 <= radius**2
+
+
+@pytest.fixture
+def truth():
+    """Two objects that move a little through nine planes."""
+    labels = np.zeros((PLANES, *SHAPE), np.uint16)
+    for place in range(PLANES):
+        labels[place][disk(18 + place // 3, 18, 9)] = 1
+        labels[place][disk(42 - place // 3, 52, 8)] = 2
+    return labels
+
+
+@pytest.fixture
+def predictor():
+    return StubPredictor()
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def real_viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def open_widget(qtbot, predictor, request):
+    """Opens the widget on the viewer of the test."""
+    opened = []
+
+    def open_it(load=lambda model, device: predictor):
+        window = "real_viewer" in request.fixturenames
+        viewer = request.getfixturevalue("real_viewer" if window else "viewer")
+        widget = BatchWidget(viewer, load=load, names=lambda: ["default"], fingerprint_of=lambda model: "stub")
+        if window:
+            viewer.window.add_dock_widget(widget, name="Batch (DELSE)")
+        else:
+            qtbot.addWidget(widget)
+        opened.append(widget)
+        return widget
+
+    yield open_it
+    predictor.gate.set()
+    for widget in opened:
+        widget.shut_down()
+
+
+def begin(viewer, truth, keys=(0, 8), data=None):
+    """The image and its labels, of which only the key planes are there."""
+    labels = np.zeros_like(truth) if data is None else data
+    for key in keys:
+        labels[key] = truth[key]
+    viewer.add_image((truth * 100).astype(np.uint8), name="cells", axis_labels=("z", "y", "x"))
+    return viewer.add_labels(labels, name="mine", axis_labels=("z", "y", "x"))
+
+
+def open_gate(predictor):
+    """Let the predictor go on, without a further stop."""
+    predictor.most = 10**9
+    predictor.gate.set()
+
+
+def ready(qtbot, widget):
+    qtbot.waitUntil(widget.start_button.isEnabled)
+
+
+def run(qtbot, widget):
+    ready(qtbot, widget)
+    widget.start_button.click()
+    finish(qtbot, widget)
+
+
+def finish(qtbot, widget):
+    qtbot.waitUntil(lambda: not widget.is_busy)
+    widget._refresh()
+
+
+def same(found, truth):
+    """Nearly: the carried shape weighs in beside what was found."""
+    return all((np.asarray(found[z]) == truth[z]).mean() > 0.98 for z in range(len(truth)))
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def test_without_an_image_it_says_what_to_do(open_widget, qtbot, viewer):
+    widget = open_widget()
+    widget._refresh()
+    assert "Open an image" in widget.guide.text()
+    assert not widget.start_button.isEnabled()
+    viewer.add_image(np.zeros((8, 8)))
+    qtbot.waitUntil(lambda: "only one plane" in widget.guide.text())
+
+
+def test_it_says_what_it_will_do_before_it_starts(viewer, open_widget, qtbot, truth):
+    begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    assert widget.guide.text() == "2 objects on 2 planes will be carried to 7 planes."
+    widget.form.first_box.setValue(3)
+    widget.form.last_box.setValue(4)
+    qtbot.waitUntil(lambda: widget.guide.text() == "2 objects on 2 planes will be carried to 2 planes.")
+
+
+def test_it_says_why_it_cannot_start(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth, keys=())
+    widget = open_widget()
+    qtbot.waitUntil(lambda: "No plane has labels yet" in widget.guide.text())
+    entry(widget.form.start_box, "these")
+    widget.form.these_edit.setText("0, x")
+    qtbot.waitUntil(lambda: "Planes are numbers such as 0,10,20" in widget.guide.text())
+    widget.form.these_edit.setText("0, 20")
+    qtbot.waitUntil(lambda: "There is no plane 20; they are counted from 0 to 8" in widget.guide.text())
+    widget.form.these_edit.setText("3")
+    qtbot.waitUntil(lambda: "Plane 3 has no labels to be carried" in widget.guide.text())
+    assert widget.start_button.toolTip() == widget.guide.text()
+    viewer.layers.remove(labels)
+    qtbot.waitUntil(lambda: "Label one plane or more" in widget.guide.text())
+
+
+def test_places_are_read_as_people_write_them():
+    assert numbers("0,10, 3-5 4", 11) == [0, 3, 4, 5, 10]
+
+
+def test_planes_are_counted_along_the_axis_that_is_chosen_whatever_is_shown(viewer, open_widget, qtbot, truth):
+    image = np.stack([truth * 0, truth]).astype(np.uint8) * 100
+    labels = np.zeros_like(image)
+    labels[1, 4] = truth[4]
+    viewer.add_image(image, axis_labels=("t", "z", "y", "x"), scale=(1, 4, 0.5, 0.5))
+    viewer.add_labels(labels, scale=(1, 4, 0.5, 0.5))
+    widget = open_widget()
+    assert [widget.form.along_box.itemText(n) for n in range(2)] == ["t (2 planes)", "z (9 planes)"]
+    entry(widget.form.along_box, 1)
+    entry(widget.form.start_box, "shown")
+    viewer.dims.set_point(0, 1)
+    viewer.dims.set_point(1, 4 * 4)
+    qtbot.waitUntil(lambda: widget.guide.text() == "2 objects on plane 4 will be carried to 8 planes, at t 1.")
+    viewer.dims.order = (0, 2, 1, 3)
+    qtbot.waitUntil(lambda: "The view shows no single plane" in widget.guide.text())
+    viewer.dims.order = (0, 1, 2, 3)
+    run(qtbot, widget)
+    assert not labels[0].any()
+    assert same(labels[1], truth)
+
+
+def test_y_and_x_are_known_by_their_names():
+    from napari.layers import Image
+
+    turned = Image(np.zeros((4, 5, 6)), axis_labels=("y", "x", "z"))
+    assert plane_axes(ImageSource(turned)) == (0, 1)
+    assert plane_axes(ImageSource(Image(np.zeros((4, 5, 6))))) == (1, 2)
+
+
+# ---------------------------------------------------------------- carrying
+
+
+@pytest.mark.parametrize("kind", ["numpy", "zarr"])
+def test_objects_are_carried_and_key_planes_stay(kind, viewer, open_widget, qtbot, truth, tmp_path):
+    data = None
+    if kind == "zarr":
+        data = zarr.create_array(str(tmp_path / "a.zarr"), shape=truth.shape, chunks=(2, 32, 32), dtype="u2")
+        data[:] = 0
+    labels = begin(viewer, truth, data=data)
+    labels.data[8, 5:8, 60:65] = 7  # an object of one key plane only, where the image shows nothing
+    widget = open_widget()
+    run(qtbot, widget)
+    found = np.asarray(labels.data[:])
+    assert same(np.where(found == 7, 0, found), truth)
+    assert (found[0] == truth[0]).all()
+    assert (found[8, 5:8, 60:65] == 7).all()
+    assert "7 planes are done" in widget.notice.text()
+    assert widget.labels.slowest < 1
+
+
+def test_a_whole_run_is_undone_and_done_again_in_one_step(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    before = labels.data.copy()
+    widget = open_widget()
+    run(qtbot, widget)
+    after = labels.data.copy()
+    assert widget.undo_button.isEnabled()
+    widget.undo_button.click()
+    assert (labels.data == before).all()
+    assert not widget.undo_button.isEnabled()
+    widget.redo_button.click()
+    assert (labels.data == after).all()
+    widget.undo_button.click()
+    ready(qtbot, widget)
+    assert widget.guide.text() == "2 objects on 2 planes will be carried to 7 planes."
+
+
+def test_labels_that_are_there_are_protected_or_painted_over(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    labels.data[4, 12:20, 12:20] = 5
+    widget = open_widget()
+    entry(widget.form.start_box, "these")
+    widget.form.these_edit.setText("0, 8")
+    qtbot.waitUntil(lambda: widget.guide.text().endswith("labels on 1 of these are kept."))
+    run(qtbot, widget)
+    assert (labels.data[4, 12:20, 12:20] == 5).all()
+    widget.undo_button.click()
+    widget.form.protect_box.setChecked(False)
+    qtbot.waitUntil(lambda: widget.guide.text().endswith("labels on 1 of these are painted over."))
+    run(qtbot, widget)
+    assert (labels.data[4, 15:20, 14:20] == 1).all()
+
+
+def test_a_second_run_takes_the_place_of_the_first(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    ready(qtbot, widget)
+    assert widget.guide.text().startswith("2 objects on 2 planes will be carried to 7 planes")
+    labels.data[3][labels.data[3] == 2] = 0  # nobody told
+    run(qtbot, widget)
+    assert same(labels.data, truth)
+    widget.undo_button.click()
+    assert not (labels.data[3] == 2).any()
+    widget.undo_button.click()
+    assert not labels.data[1:8].any()
+
+
+def test_pause_cancel_and_go_on(viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(viewer, truth, keys=(0, 4, 8))
+    widget = open_widget()
+    ready(qtbot, widget)
+    predictor.gate.clear()
+    widget.start_button.click()
+    assert not widget.start_button.isEnabled()
+    assert widget.progress_line.isVisibleTo(widget)
+    widget.pause_button.click()
+    assert widget.pause_button.text() == "Go on"
+    assert "Paused" in widget.guide.text()
+    predictor.gate.set()
+    qtbot.wait(100)
+    assert predictor.asked <= 1
+    predictor.most = FIRST_GAP
+    widget.pause_button.click()
+    qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
+    widget.cancel_button.click()
+    assert "Stopping" in widget.guide.text()
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert "Cancelled after 3 of 6 planes" in widget.notice.text()
+    assert labels.data[1:4].any(axis=(1, 2)).all()
+    assert not labels.data[5:8].any()
+    run(qtbot, widget)
+    assert same(labels.data, truth)
+
+
+def test_work_goes_on_on_other_planes_and_comes_after_the_run(viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(viewer, truth, keys=(0, 4, 8))
+    widget = open_widget()
+    ready(qtbot, widget)
+    predictor.most = FIRST_GAP
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
+    viewer.dims.set_point(0, 6)
+    labels.data_setitem((np.array([6, 6]), np.array([1, 2]), np.array([1, 1])), 9)
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert (labels.data[6, 1:3, 1] == 9).all()
+    widget.undo_button.click()
+    assert not (labels.data == 9).any()
+    assert labels.data[1:8].any(axis=(1, 2)).all()
+    widget.undo_button.click()
+    assert not labels.data[[1, 2, 3, 5, 6, 7]].any()
+
+
+def test_a_run_that_is_undone_while_it_goes_on_stops(viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(viewer, truth, keys=(0, 4, 8))
+    widget = open_widget()
+    ready(qtbot, widget)
+    predictor.most = FIRST_GAP
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: labels.data[1:4].any(axis=(1, 2)).all())
+    qtbot.waitUntil(widget.undo_button.isEnabled)
+    widget.undo_button.click()
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert "undone" in widget.notice.text()
+    assert not labels.data[[1, 2, 3, 5, 6, 7]].any()
+
+
+def test_what_goes_wrong_is_told_in_one_sentence(viewer, open_widget, qtbot, truth):
+    def load(model, device):
+        raise ValueError("there is no model default; install one")
+
+    begin(viewer, truth)
+    widget = open_widget(load)
+    run(qtbot, widget)
+    assert widget.notice.text() == "There is no model default; install one."
+    assert widget.status.property("trouble")
+    ready(qtbot, widget)
+
+
+def test_a_run_ends_when_its_labels_are_deleted(viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    predictor.gate.clear()
+    widget.start_button.click()
+    viewer.layers.remove(labels)
+    predictor.gate.set()
+    finish(qtbot, widget)
+    assert widget.notice.text() == "'mine' was deleted, so the run ended."
+
+
+def test_dask_labels_cannot_be_written_and_lazy_images_are_read_crop_by_crop(viewer, open_widget, qtbot, truth):
+    dask = pytest.importorskip("dask.array")
+    viewer.add_image([dask.from_array((truth * 100).astype(np.uint8), chunks=(1, 30, 30)), truth[:, ::2, ::2]])
+    lazy = viewer.add_labels(dask.from_array(truth, chunks=(1, 60, 70)), name="lazy")
+    widget = open_widget()
+    qtbot.waitUntil(lambda: "lie in dask, which cannot be written" in widget.guide.text())
+    labels = np.zeros_like(truth)
+    labels[4] = truth[4]
+    mine = viewer.add_labels(labels)
+    viewer.layers.remove(lazy)
+    run(qtbot, widget)
+    assert same(mine.data, truth)
+
+
+# ---------------------------------------------------------------- review
+
+
+def test_doubts_are_listed_and_gone_to(viewer, open_widget, qtbot, truth, predictor):
+    predictor.unsure = (3, 5)
+    begin(viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    assert widget.tabs.tabText(2) == "Review (4)"
+    assert [(row.place, row.label, row.why) for row in widget.review.model.rows][:2] == [
+        (3, 1, "unsure"),
+        (3, 2, "unsure"),
+    ]
+    widget.review.next_button.click()
+    assert viewer.dims.current_step[0] == 3
+    widget.review.previous_button.click()
+    assert viewer.dims.current_step[0] == 5
+    widget.undo_button.click()
+    assert widget.tabs.tabText(2) == "Review"
+    widget.redo_button.click()
+    assert widget.tabs.tabText(2) == "Review (4)"
+
+
+def test_a_corrected_plane_is_carried_on_to_what_depends_on_it_only(viewer, open_widget, qtbot, truth, predictor):
+    predictor.unsure = (2,)
+    labels = begin(viewer, truth, keys=(0, 4, 8))
+    widget = open_widget()
+    run(qtbot, widget)
+    viewer.dims.set_point(0, 2)
+    rows, columns = np.nonzero(labels.data[2] == 2)
+    labels.data_setitem((np.full(len(rows), 2), rows, columns), 9)
+    labels.data[6, 0, 0] = 99  # nobody told: it would go if the plane were made anew without protection
+    widget.form.protect_box.setChecked(False)
+    qtbot.waitUntil(widget.review.again_button.isEnabled)
+    qtbot.waitUntil(lambda: "carried to 2 planes" in widget.review.again_button.toolTip())
+    assert widget.review.count == 0  # what was corrected need not be looked at
+    before = labels.data.copy()
+    asked = predictor.asked
+    widget.review.again_button.click()
+    finish(qtbot, widget)
+    assert predictor.asked > asked
+    changed = [z for z in range(PLANES) if (labels.data[z] != before[z]).any()]
+    assert set(changed) <= {1, 3}
+    assert (labels.data[2] == before[2]).all()
+
+
+# ---------------------------------------------------------------- other tasks
+
+
+def test_labels_of_another_tool_are_refined_into_a_new_layer(viewer, open_widget, qtbot, truth):
+    coarse = np.zeros_like(truth)
+    for z in range(PLANES):
+        for label, mask in objects_of(truth[z]).items():
+            rows, columns = mask.slices
+            coarse[z, rows, columns] = label
+    viewer.add_image((truth * 100).astype(np.uint8), name="cells")
+    viewer.add_labels(coarse, name="coarse")
+    widget = open_widget()
+    entry(widget.form.task_box, "refine")
+    qtbot.waitUntil(
+        lambda: widget.guide.text() == "18 objects of 'coarse' on 9 planes will be refined into a new layer."
+    )
+    run(qtbot, widget)
+    assert (viewer.layers["cells refined"].data == truth).all()
+    assert (viewer.layers["coarse"].data == coarse).all()
+
+
+def test_every_four_points_are_an_object_on_their_plane(viewer, open_widget, qtbot, truth):
+    begin(viewer, truth, keys=(0,))
+    rows = [
+        (z, *point)
+        for z in (2, 5)
+        for point in [(9 + z // 3, 18), (18 + z // 3, 27), (27 + z // 3, 18), (18 + z // 3, 9)]
+    ]
+    points = viewer.add_points(np.array(rows[:-1], float), name="clicks")
+    widget = open_widget()
+    entry(widget.form.task_box, "points")
+    qtbot.waitUntil(
+        lambda: "'clicks' has 7 points, and every four are one object; add 1 or remove 3" in widget.guide.text()
+    )
+    points.data = np.array(rows, float)
+    entry(widget.form.labels_box, viewer.layers["mine"])
+    qtbot.waitUntil(
+        lambda: widget.guide.text() == "2 objects of four points each will be outlined on 2 planes, in 'mine'."
+    )
+    run(qtbot, widget)
+    found = viewer.layers["mine"].data
+    assert (found[2] == np.where(truth[2] == 1, 3, 0)).all()  # the labels go on after those that are there
+    assert (found[5] == np.where(truth[5] == 1, 4, 0)).all()
+
+
+# ---------------------------------------------------------------- with the annotate widget, and after a crash
+
+
+def test_the_annotate_widget_has_the_run_in_its_history(real_viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(real_viewer, truth)
+    annotate = AnnotateWidget(real_viewer, load=lambda model, device: predictor, names=lambda: ["default"])
+    real_viewer.window.add_dock_widget(annotate)
+    qtbot.waitUntil(lambda: annotate.is_ready)
+    annotate.desk.choose_labels(labels)
+    widget = open_widget()
+    run(qtbot, widget)
+    assert annotate._session.actions[-1].kind == "carry"
+    qtbot.waitUntil(annotate.undo_button.isEnabled)
+    annotate.undo_button.click()
+    assert not labels.data[1:8].any()
+    qtbot.waitUntil(lambda: not widget.undo_button.isEnabled())
+    annotate.redo_button.click()
+    assert labels.data[1:8].any(axis=(1, 2)).all()
+    annotate.shut_down()
+    assert widget.labels.session(labels, widget.form.source).can_undo
+
+
+def test_the_annotate_widget_takes_over_what_was_done_before_it_came(real_viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(real_viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    annotate = AnnotateWidget(real_viewer, load=lambda model, device: predictor, names=lambda: ["default"])
+    real_viewer.window.add_dock_widget(annotate)
+    qtbot.waitUntil(lambda: annotate.is_ready)
+    assert annotate._labels is labels
+    annotate.undo()
+    assert not labels.data[1:8].any()
+    widget.redo()
+    assert labels.data[1:8].any(axis=(1, 2)).all()
+    annotate.shut_down()
+
+
+def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    after = labels.data.copy()
+    qtbot.waitUntil(lambda: widget._journals._recordings[widget.labels.find(labels)].is_whole)
+    widget._journals.abandon()
+    widget.shut_down()
+    labels.data[1:8] = 0
+    again = open_widget()
+    qtbot.waitUntil(lambda: "7 carried planes" in again.offer_text.text())
+    again.restore_button.click()
+    qtbot.waitUntil(lambda: "is back in 'mine'" in again.notice.text())
+    assert (labels.data == after).all()
+    again.undo_button.click()
+    assert not labels.data[1:8].any()
+
+
+def test_closing_the_window_in_a_run_leaves_what_is_done(real_viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(real_viewer, truth, keys=(0, 4, 8))
+    widget = open_widget()
+    ready(qtbot, widget)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: labels.data[1].any())
+    real_viewer.window.remove_dock_widget(widget)
+    qtbot.waitUntil(lambda: widget._closed)
+    assert labels.data[1].any()
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files_are_made_listed_and_opened(viewer, open_widget, qtbot, truth, tmp_path):
+    for folder in ("images", "keys"):
+        (tmp_path / folder).mkdir()
+    keys = np.zeros_like(truth)
+    keys[[0, 8]] = truth[[0, 8]]
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", (truth * 100).astype(np.uint8), metadata={"axes": "ZYX"})
+        tifffile.imwrite(tmp_path / "keys" / f"{name}.tif", keys, metadata={"axes": "ZYX"})
+    (tmp_path / "images" / "c.tif").write_bytes(b"no image")
+    widget = open_widget()
+    widget.tabs.setCurrentWidget(widget.files)
+    qtbot.waitUntil(lambda: "Choose a folder with images" in widget.guide.text())
+    for edit, text in (
+        (widget.files.images_edit, "images"),
+        (widget.files.prompts_edit, "keys"),
+        (widget.files.out_edit, "out"),
+    ):
+        edit.setText(str(tmp_path / text))
+    ready(qtbot, widget)
+    assert "carried through the other planes of 3 images" in widget.guide.text()
+    run(qtbot, widget)
+    assert [row.state for row in widget.files.model.rows] == ["done", "done", "failed"]
+    assert "2 files are done, 1 failed" in widget.notice.text()
+    assert same(tifffile.imread(tmp_path / "out" / "a.tif"), truth)
+    run(qtbot, widget)
+    assert [row.state for row in widget.files.model.rows] == ["was done", "was done", "failed"]
+    widget.files.table.doubleClicked.emit(widget.files.model.index(1, 0))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+    assert same(viewer.layers[1].data, truth)

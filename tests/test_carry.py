@@ -1,0 +1,140 @@
+"""What a run over many planes writes: one step of undo, in the journal part by part."""
+
+import numpy as np
+import pytest
+
+from napari_delse.edits import ArrayLabels, PixelEdit, PlaneKey
+from napari_delse.geometry import ObjectMask
+from napari_delse.journal import Identity, object_count, read, restore, so_far, start
+from napari_delse.records import carried_count
+from napari_delse.session import AnnotationSession
+
+AXES = (1, 2)
+
+
+@pytest.fixture
+def session():
+    return AnnotationSession(ArrayLabels(np.zeros((6, 20, 20), np.uint16)))
+
+
+def carried(session, run, place, value=3):
+    """Two labels written to a plane."""
+    before = session.store.data[place].copy()
+    after = before.copy()
+    after[4:9, 4:9], after[10:12, 3:8] = value, value + 1
+    session.carry(run, [PixelEdit.of_window(PlaneKey(AXES, (place,)), (0, 0), before, after)])
+    return after
+
+
+def painted(session, place, value=9):
+    """A stroke of the brush in a plane."""
+    mask = ObjectMask(np.ones((2, 2), bool), (15, 15))
+    session.store.data[place, 15:17, 15:17] = value
+    session.note_painted([(PlaneKey(AXES, (place,)), mask, 0, value)])
+
+
+def test_an_edit_of_a_window_writes_many_labels_and_takes_them_back(session):
+    after = carried(session, "a", 2)
+    assert np.array_equal(session.store.data[2], after)
+    assert session.actions[0].pixels[0].labels == {3, 4}
+    assert session.actions[0].pixels[0].pixels.shape == (8, 6)
+    session.undo()
+    assert not session.store.data.any()
+
+
+def test_an_edit_that_changes_nothing_is_none():
+    plane = np.ones((4, 4), np.uint8)
+    assert PixelEdit.of_window(PlaneKey(AXES, (0,)), (0, 0), plane, plane.copy()) is None
+
+
+def test_what_was_painted_over_a_run_stays_when_it_is_undone(session):
+    carried(session, "a", 1)
+    session.store.data[1, 5, 5] = 7
+    session.undo()
+    assert session.store.data[1, 5, 5] == 7
+    assert np.count_nonzero(session.store.data) == 1
+
+
+def test_a_run_is_one_step_whatever_is_done_meanwhile(session):
+    carried(session, "a", 0)
+    painted(session, 5)
+    carried(session, "a", 1)
+    assert session.next_label == 10
+    session.undo()
+    assert not session.store.data[5].any()
+    assert session.store.data[0].any()
+    assert session.store.data[1].any()
+    session.undo()
+    assert not session.store.data.any()
+    assert not session.can_undo
+    session.redo()
+    assert session.store.data[0].any()
+    assert session.store.data[1].any()
+    assert not session.store.data[5].any()
+    session.redo()
+    assert session.store.data[5].any()
+    assert not session.can_redo
+
+
+def test_two_runs_are_two_steps(session):
+    carried(session, "a", 0)
+    carried(session, "b", 1)
+    session.undo()
+    assert session.store.data[0].any()
+    assert not session.store.data[1].any()
+
+
+def test_a_run_keeps_the_clicks_that_were_made_meanwhile(session):
+    carried(session, "a", 0)
+    session.add_click(PlaneKey(AXES, (3,)), (2.0, 2.0))
+    carried(session, "a", 1)
+    assert session.draft.clicks == ((2.0, 2.0),)
+    session.undo()
+    session.undo()
+    assert session.draft.is_empty
+    assert not session.store.data.any()
+
+
+def test_a_killed_run_is_restored_with_all_its_planes_and_as_one_step(session, tmp_path):
+    start(session, Identity("cells", (6, 20, 20), "<u2"), tmp_path, sync="never")
+    carried(session, "a", 0)
+    painted(session, 5)
+    carried(session, "a", 1)
+    session.undo()
+    session.redo()
+    path = session.recorder.path
+    assert (carried_count(read(path)), object_count(read(path))) == (2, 0)
+    session.recorder.abandon()
+    again = restore(path, ArrayLabels(np.zeros((6, 20, 20), np.uint16)), resume=False)
+    assert np.array_equal(again.store.data, session.store.data)
+    again.undo()
+    again.undo()
+    assert not again.store.data.any()
+
+
+def test_an_undone_run_counts_no_planes_and_a_late_journal_holds_it(session, tmp_path):
+    carried(session, "a", 0)
+    carried(session, "a", 1)
+    carried(session, "b", 2)
+    session.undo()
+    session.undo()
+    assert [entry["step"] for entry in so_far(session)] == ["do", "do", "do", "undo", "undo"]
+    start(session, Identity("cells", (6, 20, 20), "<u2"), tmp_path, sync="never")
+    path = session.recorder.path
+    assert carried_count(read(path)) == 0
+    session.recorder.abandon()
+    again = restore(path, ArrayLabels(np.zeros((6, 20, 20), np.uint16)), resume=False)
+    again.redo()
+    assert again.store.data[0].any()
+    assert again.store.data[1].any()
+    assert not again.store.data[2].any()
+
+
+def test_a_deleted_object_goes_from_carried_planes_too(session):
+    session.set_box(PlaneKey(AXES, (0,)), [(4, 4), (8, 8)])
+    request = session.request()
+    session.receive(request, type("Answer", (), {"mask": ObjectMask(np.ones((5, 5), bool), (4, 4)), "confidence": 1})())
+    session.commit()
+    carried(session, "a", 1, value=1)
+    session.delete(1)
+    assert set(np.unique(session.store.data)) == {0, 2}
