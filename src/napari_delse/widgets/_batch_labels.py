@@ -151,8 +151,7 @@ class BatchLabels:
         if session is None:
             return
         action = step(session)
-        if (desk := desk_of(layer)) is not None:
-            desk.look()
+        _tell(layer)
         if action is not None:
             self._touched(layer)
         self._changed()
@@ -189,8 +188,12 @@ class BatchLabels:
         def write(edit: PixelEdit) -> None:
             self.session(layer, source).carry(run, [edit])
 
+        def done() -> None:
+            _tell(layer)
+            then()
+
         self._left += [partial(write, edit) for edit in edits]
-        self._left.append(then)
+        self._left.append(done)
         self._timer.start()
 
     def drop(self) -> None:
@@ -219,6 +222,12 @@ class BatchLabels:
         self._timer.stop()
         for layer in list(self._own):
             self.hand_over(layer)
+
+
+def _tell(layer: Labels) -> None:
+    """Have the widget that works on these labels too show what was done to them."""
+    if (desk := desk_of(layer)) is not None:
+        desk.look()
 
 
 def fits(layer: Labels, source: ImageSource) -> bool:
