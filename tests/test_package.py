@@ -133,6 +133,7 @@ def test_manifest_is_valid_and_every_command_imports():
     assert [widget.display_name for widget in manifest.contributions.widgets or []] == [
         "Annotate (DELSE)",
         "Fine-tune (DELSE)",
+        "Batch (DELSE)",
     ]
     assert {sample.key for sample in manifest.contributions.sample_data or []} == {"cells", "coins"}
 

@@ -65,6 +65,9 @@ TEST = {
     "cwfid": Apart(ordered=True, gap=1),  # along rows of a field
     "ctc_phc_psc": Apart(ordered=True, gap=1),  # planes of one time series
     "hippocampus_mri": Apart(),  # a volume is a patient
+    "chest_xray": Apart(),
+    "hc18": Apart(),
+    "wbc_nucleus": Apart(),
 }
 
 

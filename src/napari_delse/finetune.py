@@ -32,7 +32,7 @@ _DRAWS = 2000  # of the bootstrap
 class FineTuneConfig:
     """A fine-tuning run; what is not here is as in `TrainConfig`."""
 
-    minutes: float = 2.0  # time to train, at most; stopping earlier keeps the best model so far
+    minutes: float = 5.0  # time to train, at most; stopping earlier keeps the best model so far
     patience: int | None = None  # stop after so many checkpoints that were not better; none trains to the end
     steps: int | None = None  # exactly so many steps instead of minutes, for repeatable runs
     validation: float = 0.25  # share of the objects held out, by planes or images
