@@ -140,6 +140,6 @@ def edits_of(
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
             window = slice(top, top + _TILE), slice(left, left + _TILE)
-            edit = PixelEdit.of_window(plane, (top, left), current[window], after[window])
-            if edit is not None:
-                yield edit
+            tile = PixelEdit.of_window(plane, (top, left), current[window], after[window])
+            if tile is not None:
+                yield tile

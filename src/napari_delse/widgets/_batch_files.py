@@ -67,7 +67,7 @@ class FilesModel(QAbstractTableModel):
             self.rows = rows
             self.endResetModel()
 
-    def change(self, job: Job, **known: str) -> None:
+    def change(self, job: Job, **known: Any) -> None:
         """Something became of a file."""
         for number, row in enumerate(self.rows):
             if row.job == job:
