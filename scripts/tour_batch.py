@@ -96,6 +96,7 @@ def pictures(theme: str) -> None:
     viewer, widget = open_window(image, labels, theme)
     suffix = "" if theme == "dark" else f"_{theme}"
     take(viewer, f"batch_plan{suffix}.png")
+    widget.form.unsure_box.setValue(93)  # stricter than by default, so that there is something to look at
     press(widget.start_button)
     wait_until(lambda: widget.work.run is None or widget.work.run.control.predictions > 10, 300)
     press(widget.pause_button)
@@ -122,6 +123,7 @@ def correct(viewer: Any, widget: Any, truth: np.ndarray) -> None:
     wrong = np.nonzero((layer.data[place] != truth[place]) & (truth[place] != 0))
     index = (np.full(len(wrong[0]), place), *wrong)
     layer.data_setitem(index, truth[place][wrong])
+    let_pass(1.0)  # until the plane was looked at
     before = layer.data.copy()
     press(widget.review.again_button)
     wait(widget)
@@ -155,8 +157,12 @@ def score(image: Path, labels: Path, step: int) -> None:
             for label in sorted(set(before) | set(after)):
                 wanted = clean[place] == label
                 found = {"carried": given[place] == label}
-                for name, way in (("copied", copied), ("interpolated", interpolated)):
-                    mask = way(gap, place, before.get(label), after.get(label))
+                ends = before.get(label), after.get(label)
+                ways = {
+                    "copied": copied(gap, place, *ends),
+                    "interpolated": interpolated(gap, place, *ends, wanted.shape),
+                }
+                for name, mask in ways.items():
                     whole = np.zeros(wanted.shape, bool)
                     if mask is not None and mask.area:
                         whole[mask.slices] = mask.mask
