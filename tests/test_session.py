@@ -1103,7 +1103,8 @@ def test_a_further_object_takes_as_long_as_the_first_ones():
         session.commit()
         spent.append(time.thread_time() - begun)
     assert session.next_label == count + 1
-    assert np.median(spent[-400:]) < 1.6 * np.median(spent[100:500])
+    # Work that grows with their number would make it some twelve times as long; noise is left out of the question.
+    assert np.median(spent[-400:]) < 4 * np.median(spent[100:500])
 
 
 def test_the_next_label_follows_the_largest_object(session):
