@@ -58,7 +58,7 @@ def test_tiff_is_read_as_written(tiff, whole_page, monkeypatch):
 def test_a_mapped_file_is_mapped_for_each_piece(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "TZYX"}, bigtiff=False)
     tifffile.imwrite(tmp_path / "b.tif", STACK, photometric="minisblack", compression="zlib", bigtiff=True)
-    with open_image(tmp_path / "a.tif") as image, open_image(tmp_path / "b.tif") as compressed:
+    with open_image(tmp_path / "a.tif") as image, open_image(tmp_path / "b.tif", "TZYX") as compressed:
         assert isinstance(image.data, np.memmap)
         again = image.unmapped()
         assert not isinstance(again.data[1, 2, 3:9], np.memmap)
