@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from importlib import import_module
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
     from napari_delse.evolution import EvolutionConfig
     from napari_delse.images import Plane
     from napari_delse.session import AnnotationSession, Request
-
-
-_FEW = 2  # cores: where there are more, one is left to the window
-_WAITING = "OMP_WAIT_POLICY"  # an environment variable that OpenMP reads when torch is imported
 
 
 class PredictorLike(Protocol):
@@ -58,12 +52,11 @@ class Outlined:
 
 def load_predictor(model: str, device: str) -> PredictorLike:
     """The real predictor, ready to answer fast; imports torch."""
-    is_patient = _import_torch()
     from napari_delse.predict import Predictor
 
-    # Threads that spin stall for seconds where another program runs on one of their cores: then one stays free.
-    cores = os.cpu_count() or 2
-    threads = cores if is_patient and cores <= _FEW else max(1, cores - 1)
+    # Threads that wait for each other stall for seconds where another program runs on one of their cores, and with
+    # two cores a second thread gained nothing on a quiet machine either: one core is left to the window.
+    threads = max(1, (os.cpu_count() or 2) - 1)
     predictor = Predictor.load(model, device=device, threads=threads)
     predictor.warm_up()
     return predictor
@@ -71,25 +64,9 @@ def load_predictor(model: str, device: str) -> PredictorLike:
 
 def model_names() -> list[str]:
     """Models to choose from; imports torch."""
-    _import_torch()
     from napari_delse.checkpoint import available_models
 
     return list(available_models())
-
-
-@cache
-def _import_torch() -> bool:
-    """Whether torch's threads sleep while they wait for each other: set before it is imported, or never."""
-    chosen = os.environ.get(_WAITING, "")
-    if chosen or "torch" in sys.modules:
-        import_module("torch")
-        return chosen.upper() == "PASSIVE"
-    os.environ[_WAITING] = "PASSIVE"
-    try:
-        import_module("torch")
-    finally:
-        del os.environ[_WAITING]  # not for programs that are started from here
-    return True
 
 
 class Outliner:
