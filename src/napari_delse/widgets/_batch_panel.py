@@ -6,7 +6,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QProgressBar,
     QScrollArea,
@@ -18,21 +17,13 @@ from qtpy.QtWidgets import (
 from napari_delse.widgets._batch_files import FilesPage
 from napari_delse.widgets._batch_form import LayersForm
 from napari_delse.widgets._batch_review import ReviewPage
+from napari_delse.widgets._docked import STYLE, DockedPanel
 from napari_delse.widgets._fields import button
 
-_STYLE = """
-QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
-QFrame#status QLabel { background: transparent; }
-QFrame#offer { border-left: 4px solid #00e5ff; border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#offer QLabel { background: transparent; }
-QLabel#guide { font-size: 11pt; }
-QLabel#notice { font-weight: bold; }
-"""
 _STATUS_HEIGHT = 104  # room for the longest usual text, so that nothing below jumps
 
 
-class BatchPanel(QWidget):
+class BatchPanel(DockedPanel):
     """Status line, buttons and progress, always in view, and tabs below them."""
 
     def __init__(self) -> None:
@@ -58,12 +49,10 @@ class BatchPanel(QWidget):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        self.setStyleSheet(_STYLE)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(8)
-        layout.addWidget(self._status_line())
-        layout.addWidget(self._offer_line())
+        self.setStyleSheet(STYLE)
+        layout = self._column()
+        layout.addWidget(self._status_line(_STATUS_HEIGHT))
+        layout.addWidget(self._offer_line((self.restore_button, self.discard_button)))
         layout.addWidget(self._progress_line())
         layout.addLayout(self._buttons())
         layout.addWidget(self.tabs, stretch=1)
@@ -77,28 +66,6 @@ class BatchPanel(QWidget):
             (self.review, "Review", "Objects that somebody should look at"),
         ):
             self.tabs.setTabToolTip(self.tabs.addTab(page, title), tip)
-        self.setMinimumWidth(290)
-
-    def _status_line(self) -> QFrame:
-        self.status = QFrame(objectName="status")
-        lines = QVBoxLayout(self.status)
-        lines.setContentsMargins(10, 8, 8, 8)
-        lines.addWidget(self.notice)
-        lines.addWidget(self.guide)
-        lines.addStretch()
-        self.status.setMinimumHeight(_STATUS_HEIGHT)
-        return self.status
-
-    def _offer_line(self) -> QFrame:
-        self.offer = QFrame(objectName="offer", visible=False)
-        inside = QVBoxLayout(self.offer)
-        inside.setContentsMargins(10, 6, 8, 6)
-        inside.addWidget(self.offer_text)
-        answers = QHBoxLayout()
-        answers.addWidget(self.restore_button)
-        answers.addWidget(self.discard_button)
-        inside.addLayout(answers)
-        return self.offer
 
     def _progress_line(self) -> QWidget:
         self.progress_line = QWidget(visible=False)
@@ -123,21 +90,6 @@ class BatchPanel(QWidget):
     def is_on_files(self) -> bool:
         """Whether Start means the files."""
         return self.tabs.currentWidget() is self.files
-
-    def show_status(self, guide: str, notice: str = "", *, trouble: bool = False) -> None:
-        """What would be done, is being done or is missing, and above it what just happened."""
-        self.guide.setText(guide)
-        self.notice.setText(notice)
-        self.notice.setVisible(bool(notice))
-        if self.status.property("trouble") != trouble:
-            self.status.setProperty("trouble", trouble)
-            self.status.style().unpolish(self.status)
-            self.status.style().polish(self.status)
-
-    def show_offer(self, text: str) -> None:
-        """Offer to restore unfinished work; nothing without text."""
-        self.offer_text.setText(text)
-        self.offer.setVisible(bool(text))
 
     def show_progress(self, fraction: float | None, text: str = "") -> None:
         """How far a run is; nothing without one."""

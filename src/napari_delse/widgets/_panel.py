@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
 
+from napari_delse.widgets._docked import STYLE, DockedPanel
 from napari_delse.widgets._export_form import ExportForm
 from napari_delse.widgets._fields import button, icon_button, name_keys
 from napari_delse.widgets._keys import Keyboard, shown
@@ -13,21 +14,10 @@ from napari_delse.widgets._keys_tab import KeysTab
 from napari_delse.widgets._review import ReviewList
 from napari_delse.widgets._settings_tab import SettingsTab
 
-STYLE = """
-QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#status[trouble="true"] { border-left-color: #ff5c5c; }
-QFrame#status QLabel { background: transparent; }
-QFrame#offer { border-left: 4px solid #00e5ff; border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#offer QLabel { background: transparent; }
-QFrame#export, QFrame#facts { border-radius: 0px; background: rgba(128, 128, 128, 40); }
-QFrame#export QLabel, QFrame#facts QLabel { background: transparent; }
-QLabel#guide { font-size: 11pt; }
-QLabel#notice { font-weight: bold; }
-"""
 _STATUS_HEIGHT = 132  # room for the longest text and a notice, so that nothing below jumps
 
 
-class AnnotatePanel(QWidget):
+class AnnotatePanel(DockedPanel):
     """Status line and buttons, always in view, and tabs below them."""
 
     def __init__(self) -> None:
@@ -63,39 +53,15 @@ class AnnotatePanel(QWidget):
 
     def _lay_out(self) -> None:
         self.setStyleSheet(STYLE)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(8)
-        layout.addWidget(self._status_line())
-        layout.addWidget(self._offer_line())
+        layout = self._column()
+        layout.addWidget(self._status_line(_STATUS_HEIGHT))
+        layout.addWidget(self._offer_line((self.restore_button, self.discard_button)))
         layout.addLayout(self._buttons())
         layout.addWidget(self.tabs, stretch=1)
         self.tabs.addTab(self.review, "Objects")
         self.tabs.setTabToolTip(0, "The accepted objects: look them over, and change them")
         self.add_tab(self.settings, "Settings", "Image, labels and model, and how objects are written")
         self.add_tab(self.keys, "Keys", "What the keys do, and other keys for it")
-        self.setMinimumWidth(290)
-
-    def _status_line(self) -> QFrame:
-        self.status = QFrame(objectName="status")
-        lines = QVBoxLayout(self.status)
-        lines.setContentsMargins(10, 8, 8, 8)
-        lines.addWidget(self.notice)
-        lines.addWidget(self.guide)
-        lines.addStretch()
-        self.status.setMinimumHeight(_STATUS_HEIGHT)
-        return self.status
-
-    def _offer_line(self) -> QFrame:
-        self.offer = QFrame(objectName="offer", visible=False)
-        inside = QVBoxLayout(self.offer)
-        inside.setContentsMargins(10, 6, 8, 6)
-        inside.addWidget(self.offer_text)
-        answers = QHBoxLayout()
-        answers.addWidget(self.restore_button)
-        answers.addWidget(self.discard_button)
-        inside.addLayout(answers)
-        return self.offer
 
     def _buttons(self) -> QGridLayout:
         buttons = QGridLayout()
@@ -158,18 +124,3 @@ class AnnotatePanel(QWidget):
             page = self.tabs.widget(number)
             if page is widget or (isinstance(page, QScrollArea) and page.widget() is widget):
                 self.tabs.setCurrentIndex(number)
-
-    def show_status(self, guide: str, notice: str = "", *, trouble: bool = False) -> None:
-        """What to do next, and above it what just went wrong or was done."""
-        self.guide.setText(guide)
-        self.notice.setText(notice)
-        self.notice.setVisible(bool(notice))
-        if self.status.property("trouble") != trouble:
-            self.status.setProperty("trouble", trouble)
-            self.status.style().unpolish(self.status)
-            self.status.style().polish(self.status)
-
-    def show_offer(self, text: str) -> None:
-        """Offer to restore unfinished work; nothing without text."""
-        self.offer_text.setText(text)
-        self.offer.setVisible(bool(text))

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_delse.widgets._panel import STYLE
+from napari_delse.widgets._docked import STYLE, DockedPanel
 from napari_delse.widgets._training_curves import Pairs, Plot
 from napari_delse.widgets._training_fields import Ink, reachable, words
 from napari_delse.widgets._training_models import ModelsTab
@@ -30,7 +30,7 @@ _WIDTH = 370
 _STATUS_HEIGHT = 74  # room for three lines, so that nothing below jumps
 
 
-class TrainingPanel(QWidget):
+class TrainingPanel(DockedPanel):
     """Status line and buttons, always in view, and tabs below them.
 
     Parameters
@@ -71,11 +71,9 @@ class TrainingPanel(QWidget):
 
     def _lay_out(self) -> None:
         self.setStyleSheet(STYLE + _ROWS)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 8, 10, 8)
-        layout.setSpacing(8)
-        layout.addWidget(self._status_line())
-        layout.addWidget(self._offer_line())
+        layout = self._column()
+        layout.addWidget(self._status_line(_STATUS_HEIGHT))
+        layout.addWidget(self._offer_line((self.offer_resume, self.offer_finish, self.offer_drop)))
         layout.addLayout(self._buttons())
         layout.addWidget(self.tabs, stretch=1)
         self._fill_setup()
@@ -88,28 +86,6 @@ class TrainingPanel(QWidget):
         inside.addStretch()
         self._add_tab(pages, "Training", "What to learn from and for how long, and how it goes")
         self._add_tab(self.models, "Models", "The models that there are, and where they come from")
-        self.setMinimumWidth(290)
-
-    def _status_line(self) -> QFrame:
-        self.status = QFrame(objectName="status")
-        lines = QVBoxLayout(self.status)
-        lines.setContentsMargins(10, 8, 8, 8)
-        lines.addWidget(self.notice)
-        lines.addWidget(self.guide)
-        lines.addStretch()
-        self.status.setMinimumHeight(_STATUS_HEIGHT)
-        return self.status
-
-    def _offer_line(self) -> QFrame:
-        self.offer = QFrame(objectName="offer", visible=False)
-        inside = QVBoxLayout(self.offer)
-        inside.setContentsMargins(10, 6, 8, 6)
-        inside.addWidget(self.offer_text)
-        answers = QHBoxLayout()
-        for one in (self.offer_resume, self.offer_finish, self.offer_drop):
-            answers.addWidget(one)
-        inside.addLayout(answers)
-        return self.offer
 
     def _buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -175,22 +151,11 @@ class TrainingPanel(QWidget):
         for one in self.buttons:
             one.setVisible(one in shown)
 
-    def show_status(self, guide: str, notice: str = "", *, trouble: bool = False) -> None:
-        """What to do next, and above it what just went wrong or was done."""
-        self.guide.setText(guide)
-        self.notice.setText(notice)
-        self.notice.setVisible(bool(notice))
-        if self.status.property("trouble") != trouble:
-            self.status.setProperty("trouble", trouble)
-            self.status.style().unpolish(self.status)
-            self.status.style().polish(self.status)
-
     def show_offer(self, text: str, *, ready: bool = True) -> None:
         """Offer to go on with a training; nothing without text."""
-        self.offer_text.setText(text)
         for one in (self.offer_resume, self.offer_finish, self.offer_drop):
             one.setEnabled(ready)
-        self.offer.setVisible(bool(text))
+        super().show_offer(text)
 
     def show_found(self, found: str) -> None:
         """What was found in the source."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 
 from napari_delse.actions import LabelledObject
 from napari_delse.geometry import ObjectMask
@@ -68,7 +68,7 @@ class AnnotateWidget(AnnotatePanel):
         self.viewer = napari_viewer
         self._no_model = ""  # why the model did not load; stays until one does
         self._connected = Followed()  # for as long as the widget lives
-        self._docked = self._closed = False
+        self._closed = False
         self._changed: set[int] = set()  # labels that the list shows as they were
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
         self._timers["soon"].timeout.connect(self._refresh)
@@ -176,20 +176,6 @@ class AnnotateWidget(AnnotatePanel):
             "merge": review.merge_button.click,
             "split": review.split_button.click,
         }
-
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Stop working when closed as a window of its own."""
-        self.shut_down()
-        super().closeEvent(event)
 
     def shut_down(self) -> None:
         """Leave the viewer as if the widget had never been opened, but for the labels."""

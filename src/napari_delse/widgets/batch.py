@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._batch_filework import FileWork, fingerprint
@@ -58,7 +58,7 @@ class BatchWidget(BatchPanel):
     ) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self._docked = self._closed = False
+        self._closed = False
         self._connected = Followed()  # for as long as the widget lives
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
         self._timers["soon"].timeout.connect(self._refresh)
@@ -110,20 +110,6 @@ class BatchWidget(BatchPanel):
             self._connected.follow(layer.events.name, self._offer)
         for key, step in _KEYS.items():
             self.viewer.bind_key(key, lambda _, step=step: self.review.step(step), overwrite=True)
-
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Stop working when closed as a window of its own."""
-        self.shut_down()
-        super().closeEvent(event)
 
     def shut_down(self) -> None:
         """Stop what runs, write what came of it, and leave sessions to the next widget."""

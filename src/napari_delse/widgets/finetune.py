@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_delse.widgets import _training_words as say
@@ -53,7 +53,7 @@ class FineTuneWidget(TrainingPanel):
     ) -> None:
         super().__init__(SourceForm(napari_viewer))
         self.viewer = napari_viewer
-        self._docked = self._closed = self._is_ready = False
+        self._closed = self._is_ready = False
         self._unused = ""  # the model from before, once another one was taken
         self._connected = Followed()
         self._soon = QTimer(self, singleShot=True, interval=0)
@@ -106,20 +106,6 @@ class FineTuneWidget(TrainingPanel):
         """Leave the processor to the work on the labels."""
         super().hideEvent(event)
         self.choice.is_hidden = True
-
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Notice being taken out of the window: napari orphans the widget of a dock that is closed."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Stop working when closed as a window of its own."""
-        self.shut_down()
-        super().closeEvent(event)
 
     def shut_down(self) -> None:
         """Have the training saved and ended, and wait for nothing."""
