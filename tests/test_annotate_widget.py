@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from hands import Hands
 
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
+from napari_delse._giving_up import go_on
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
@@ -48,10 +50,13 @@ class StubPredictor:
     def __init__(self, error=None):
         self.gate = threading.Event()
         self.gate.set()
-        self.planes, self.error = [], error
+        self.asked, self.planes, self.error = [], [], error
 
     def segment(self, plane, prompt, corrections=()):
-        self.gate.wait(5)
+        self.asked.append(tuple(corrections))
+        deadline = time.monotonic() + 5
+        while not self.gate.wait(0.005) and time.monotonic() < deadline:
+            go_on()
         self.planes.append(plane)
         if self.error is not None:
             raise self.error
@@ -244,6 +249,30 @@ def test_a_pull_that_rests_shows_its_outline_before_it_is_let_go(real_viewer, op
     mouse.release((top, 40))
     qtbot.waitUntil(lambda: widget.has_shown_preview)
     assert len(widget._session.draft.corrections) == 1
+
+
+def test_a_pull_that_goes_on_does_not_wait_for_the_outline_of_where_it_rested(
+    real_viewer, open_widget, predictor, qtbot
+):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.window._qt_window.resize(1000, 700)
+    real_viewer.show()
+    qtbot.wait(50)
+    real_viewer.reset_view()
+    before = outlined(widget, qtbot)
+    predictor.gate.clear()
+    mouse = Hands(real_viewer)
+    mouse.drag((59.9, 40), (64.9, 40), release=False)
+    qtbot.waitUntil(lambda: predictor.asked[-1] == (widget._hearing._pulled,))
+    mouse.move((69.9, 40))
+    mouse.release((69.9, 40))
+    # The gate is shut: the one before was given up.
+    qtbot.waitUntil(lambda: predictor.asked[-1] == widget._session.draft.corrections != ())
+    assert len(predictor.planes) == 1
+    predictor.gate.set()
+    qtbot.waitUntil(lambda: widget.has_shown_preview and widget.preview_mask is not before)
+    assert len(predictor.planes) == 2
 
 
 # ---------------------------------------------------------------- corrections

@@ -16,7 +16,7 @@ PACKAGE = Path(napari_delse.__file__).parent
 # Each room may import from the rooms above it and from its own.
 ROOMS = (
     {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_fingerprints", "_lazy_arrays", "_ome_zarr", "_page", "_threads", "settings"}
+    | {"_colours", "_fingerprints", "_giving_up", "_lazy_arrays", "_ome_zarr", "_page", "_threads", "settings"}
     | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
     {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
     {"checkpoint"},

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_delse._giving_up import GivenUpError, only_while
 from napari_delse.checkpoint import save_model
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
 from napari_delse.images import Plane
@@ -52,6 +53,22 @@ def test_clicks_in_any_order_give_the_same_mask(predictor, image):
     first = predictor.segment(image, ExtremePoints.from_clicks(CLICKS))
     other = predictor.segment(image, ExtremePoints.from_clicks([CLICKS[i] for i in (2, 0, 3, 1, 2)]))
     np.testing.assert_array_equal(first.mask.to_plane(image.shape), other.mask.to_plane(image.shape))
+
+
+def test_a_prediction_that_nobody_waits_for_any_more_is_given_up_on_the_way(predictor, image):
+    prompt, drag = ExtremePoints.from_clicks(CLICKS), Correction((61.0, 40.0), (66.0, 40.0))
+    before, asked = predictor.segment(image, prompt, (drag,)), []
+    with only_while(lambda: asked.append(True) or True):
+        after = predictor.segment(image, prompt, (drag,))
+    np.testing.assert_array_equal(after.states[-1], before.states[-1])
+    assert len(asked) > 20  # often enough that little is worked out in vain
+    for count in (1, 9, len(asked)):
+        left = iter([True] * (count - 1))
+        with pytest.raises(GivenUpError), only_while(lambda left=left: next(left, False)):
+            predictor.segment(image, prompt, (drag,))
+        assert next(left, None) is None
+    again = predictor.segment(image, prompt, (drag,))  # elsewhere nobody is asked
+    np.testing.assert_array_equal(again.states[-1], before.states[-1])
 
 
 def test_many_at_once_are_as_one_by_one(predictor, image):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_delse._giving_up import go_on
 from napari_delse.checkpoint import LoadedModel, load_model
 from napari_delse.confidence import Calibration, confidence
 from napari_delse.data import to_input
@@ -439,12 +440,18 @@ def _calibration(loaded: LoadedModel) -> Calibration | None:
 
 
 def _for_inference(model: Delse) -> Delse:
-    """A frozen copy with every batch norm folded into the convolution before it."""
+    """A frozen copy with every batch norm folded into the convolution before it.
+
+    Before each convolution it asks whether its answer is still wanted, see `napari_delse._giving_up`.
+    """
     from copy import deepcopy
 
     model = deepcopy(model).eval().requires_grad_(False)
     for parent in model.modules():
         _fold(parent)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda *_: go_on())
     return model
 
 

@@ -180,7 +180,7 @@ class WorkLayers:
         ):
             return
         if _can_bend(self.drags, shown, lines):
-            with in_one_go(self.drags, highlight=False):
+            with in_one_go(self.drags, highlight=False, thumbnail=False):
                 _bend(self.drags, shown, lines)
             return
         with in_one_go(self.drags):
@@ -209,7 +209,7 @@ class WorkLayers:
         corner = to_space(key, [np.add(mask.origin, (step - 1) / 2)])[0]
         scale = placement["scale"].copy()
         scale[list(key.axes)] *= step
-        with in_one_go(self.preview, extent=False, highlight=False):
+        with in_one_go(self.preview, extent=False, highlight=False, thumbnail=False):
             self.preview.data = np.expand_dims(picture if key.axes[0] < key.axes[1] else picture.T, others)
             self.preview.scale = scale
             self.preview.translate = physical(placement, corner)

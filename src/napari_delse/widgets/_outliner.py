@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_delse._giving_up import GivenUpError, only_while
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.replay import predict_draft
 from napari_delse.widgets._run import Runner
@@ -154,7 +155,12 @@ def _outline(
     predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request, fields: Any
 ) -> Outlined | None:
     """In the worker: the answer, or None if nobody waits for it any more."""
-    if not session.is_wanted(request):
+    is_wanted = partial(session.is_wanted, request)
+    if not is_wanted():
         return None
-    prediction = predict_draft(predictor, plane, request.draft, fields)
+    try:
+        with only_while(is_wanted):  # a hand that goes on pulling must not wait for an outline of where it was
+            prediction = predict_draft(predictor, plane, request.draft, fields)
+    except GivenUpError:
+        return None
     return Outlined(prediction, prediction.mask, float(prediction.confidence))
