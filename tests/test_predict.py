@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_delse.checkpoint import save_model
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.predict import Predictor, mask_from_phi
