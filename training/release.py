@@ -133,7 +133,7 @@ def main() -> None:
         "name": args.out.name,
         "licence": "BSD-3-Clause",
         "task": "segmentation of one object in a 2D crop from four extreme points, a box, and drags",
-        "data": {**{name: LICENCES[name] for name in names}, "synthetic": "napari_delse.synthetic.images, own code"},
+        "data": {**{name: LICENCES[name] for name in names}, "synthetic": "napari_delse.synthetic, own code"},
         "held_out": "whole images, or patients, fields and series: training/sets.toml, training/validation.txt",
         "command": args.command,
         "commit": args.commit or git_commit(),
