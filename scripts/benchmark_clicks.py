@@ -102,7 +102,7 @@ class Stopwatch:
         """Time whatever the widgets' code is called for by Qt and napari, with all that it calls in turn."""
         import napari_delse.widgets as package
 
-        for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             module = importlib.import_module(info.name)
             for kind in vars(module).values():
                 if inspect.isclass(kind) and kind.__module__ == module.__name__:
@@ -178,7 +178,7 @@ class Square:
 
 def accept_many(widget: Any, spots: list[Spot], side: int, count: int) -> list[float]:
     """Have small squares accepted all over the labels but on the spots, as clicks would; seconds for each."""
-    from napari_delse.edits import ArrayLabels, PlaneKey
+    from napari_delse.annotation.edits import ArrayLabels, PlaneKey
     from napari_delse.geometry import ObjectMask
 
     session, plane, half = widget._session, PlaneKey(), 2

@@ -27,8 +27,8 @@ import numpy as np
 import stack_runs
 import torch
 
+from napari_delse.data.images import Plane
 from napari_delse.geometry import ExtremePoints
-from napari_delse.images import Plane
 from napari_delse.predict import Item, Predictor
 
 SIDE, RADIUS = 512, 20  # pixels

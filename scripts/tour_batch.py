@@ -136,7 +136,7 @@ def score(image: Path, labels: Path, step: int) -> None:
     import tifffile
 
     sys.path.insert(0, str(ROOT / "training"))
-    from napari_delse.propagation import gaps, objects_of
+    from napari_delse.propagation.planes import gaps, objects_of
     from propagation_study import copied, interpolated
 
     pixels, truth = tifffile.imread(image), tifffile.imread(labels)

@@ -345,7 +345,7 @@ def evolution() -> None:
 
 def export() -> None:
     """Every format, and no file is replaced unasked."""
-    from napari_delse.widgets._exporting import FORMATS
+    from napari_delse.widgets._annotate.exporting import FORMATS
 
     person = sit_down(disks())
     label(person, 0)

@@ -102,10 +102,10 @@ def disks() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope="session")
 def annotated() -> Callable[..., None]:
     """Writes the journal of a session in which each object of a stack was clicked and accepted, some after drags."""
-    from napari_delse.edits import ArrayLabels, PlaneKey
+    from napari_delse.annotation.edits import ArrayLabels, PlaneKey
+    from napari_delse.annotation.journal import Identity, start
+    from napari_delse.annotation.session import AnnotationSession
     from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-    from napari_delse.journal import Identity, start
-    from napari_delse.session import AnnotationSession
 
     def write(image: np.ndarray, labels: np.ndarray, path: Path, drags: int = 0) -> None:
         session = AnnotationSession(ArrayLabels(np.zeros(labels.shape, np.uint16)))

@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from hands import Hands
 
-from napari_delse import journal
-from napari_delse.actions import Draft, LabelledObject, PackedMask, PlaneKey
+from napari_delse.annotation import journal
+from napari_delse.annotation.actions import Draft, LabelledObject, PackedMask, PlaneKey
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _recording
+from napari_delse.widgets._annotate.review import ObjectsModel
 from napari_delse.widgets._brush import painted
 from napari_delse.widgets._kept import is_kept
 from napari_delse.widgets._layers import camera_of
-from napari_delse.widgets._review import ObjectsModel
 from napari_delse.widgets.annotate import AnnotateWidget
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -137,7 +137,7 @@ def test_recording_begins_with_the_first_action_and_ends_with_the_widget(open_wi
 
 
 def journal_labels(path):
-    from napari_delse.replay import replay
+    from napari_delse.annotation.replay import replay
 
     return replay(path).labels
 

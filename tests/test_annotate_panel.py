@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from hands import Hands
 
+from napari_delse.annotation.policy import LabelPolicy
+from napari_delse.annotation.preferences import preferences_file, read_preferences
+from napari_delse.data.prompts import read_prompts
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Crop, ObjectMask
-from napari_delse.policy import LabelPolicy
-from napari_delse.preferences import preferences_file, read_preferences
-from napari_delse.prompts import read_prompts
-from napari_delse.widgets import _exporting
-from napari_delse.widgets._exporting import FORMATS, suggested
-from napari_delse.widgets._features import with_classes
+from napari_delse.widgets._annotate import exporting
+from napari_delse.widgets._annotate.exporting import FORMATS, suggested
+from napari_delse.widgets._annotate.features import with_classes
+from napari_delse.widgets._annotate.keys import ACTIONS, Keyboard, from_qt, to_qt, used_by_napari
 from napari_delse.widgets._guide import Words, next_click, preview
-from napari_delse.widgets._keys import ACTIONS, Keyboard, from_qt, to_qt, used_by_napari
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -481,14 +481,14 @@ def test_a_failed_export_is_told_and_the_form_stays(open_widget, qtbot, tmp_path
 def test_a_cancelled_export_leaves_nothing(open_widget, qtbot, tmp_path, monkeypatch):
     widget, begun, go_on = open_widget(shape=(4, 80, 80)), threading.Event(), threading.Event()
     annotate(qtbot, widget, (5, 5), index=(1,))
-    real = _exporting.Exporter._on_plane
+    real = exporting.Exporter._on_plane
 
     def slow(self, done, total):
         begun.set()
         go_on.wait(10)
         real(self, done, total)
 
-    monkeypatch.setattr(_exporting.Exporter, "_on_plane", slow)
+    monkeypatch.setattr(exporting.Exporter, "_on_plane", slow)
     widget.review.export_button.click()
     form = widget.export_form
     form.file_edit.setText(str(tmp_path / "out.tif"))

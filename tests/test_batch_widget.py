@@ -14,11 +14,11 @@ import zarr
 from napari.components import ViewerModel
 
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
-from napari_delse._propagation_shapes import signed_distance
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
-from napari_delse.propagation import objects_of
-from napari_delse.widgets._batch_form import entry
-from napari_delse.widgets._batch_plan import numbers, plane_axes
+from napari_delse.propagation.planes import objects_of
+from napari_delse.propagation.shapes import signed_distance
+from napari_delse.widgets._batch.form import entry
+from napari_delse.widgets._batch.plan import numbers, plane_axes
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets.annotate import AnnotateWidget
 from napari_delse.widgets.batch import BatchWidget

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_delse import _label_files, _work_folder, batches, stacks
-from napari_delse.batch_files import inputs_of, jobs_of, mode_of
-from napari_delse.batches import How, Job, Outcome, Progress, Threads, run
-from napari_delse.files import open_image
+from napari_delse.data.files import open_image
+from napari_delse.data.prompts import ObjectPrompt, write_prompts
 from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.prompts import ObjectPrompt, write_prompts
-from napari_delse.stacks import Table, blocks_of, label_planes
+from napari_delse.stacks import batches, label_files, work_folder
+from napari_delse.stacks.batch_files import inputs_of, jobs_of, mode_of
+from napari_delse.stacks.batches import How, Job, Outcome, Progress, Threads, run
+from napari_delse.stacks.planes import BLOCK, Table, blocks_of, label_planes
 
 RNG = np.random.default_rng(0)
 PLANES = 6
@@ -83,7 +83,7 @@ def test_blocks_hold_everything_once_and_are_the_same_whatever_is_done(counts):
     table, shape = Table(items(counts), (len(counts),)), (len(counts),)
     blocks = list(blocks_of(table, shape))
     assert [item for block in blocks for item in block.items] == items(counts)
-    assert all(len(block.items) <= 2 * stacks.BLOCK for block in blocks)
+    assert all(len(block.items) <= 2 * BLOCK for block in blocks)
     assert all(a.last < b.first or a.part + 1 == b.part for a, b in pairwise(blocks))
     for _ in range(20):
         done = {block.key for block in blocks if RNG.random() < 0.5}
@@ -107,7 +107,7 @@ def test_finished_planes_are_not_asked_for_again():
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_label_planes_come_in_order_and_stop_when_closed(stack, threads, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     with open_image(stack.job.image) as image, open_image(stack.job.prompts) as labels:
         source = batches.CoarseLabels(labels, image)
         planes = list(label_planes(Boxes(), image, source, threads=threads))
@@ -139,7 +139,7 @@ def test_coarse_labels_are_refined_with_their_ids_axes_and_pixel_size(stack):
 
 
 def test_what_was_interrupted_goes_on_and_gives_the_same_bytes(stack, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     whole = Boxes()
     outcome(stack.job, whole)
     expected = contents(stack.job.out.parent)
@@ -159,7 +159,7 @@ def test_what_was_interrupted_goes_on_and_gives_the_same_bytes(stack, monkeypatc
 
 
 def test_a_run_that_is_closed_keeps_what_is_done(stack, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     steps = run([stack.job], Threads(Boxes(), "m"))
     first = next(steps)
     assert isinstance(first, Progress)
@@ -192,7 +192,7 @@ def test_finished_results_are_skipped_unless_something_changed(stack):
 
 
 def test_blocks_of_other_options_are_not_used(stack, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     with pytest.raises(RuntimeError):
         outcome(stack.job, Boxes(fails_after=20))
     predictor = Boxes()
@@ -201,7 +201,7 @@ def test_blocks_of_other_options_are_not_used(stack, monkeypatch):
 
 
 def test_a_damaged_block_is_made_again(stack, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     with pytest.raises(RuntimeError):
         outcome(stack.job, Boxes(fails_after=20))
     block = next(stack.job.out.parent.rglob("*.block"))
@@ -257,15 +257,15 @@ def test_bad_files_do_not_stop_the_others(stack, tmp_path):
 def test_many_objects_in_large_planes_are_the_same_in_tiles(stack, suffix, tile, monkeypatch, tmp_path):
     if suffix == ".ome.zarr":
         pytest.importorskip("zarr")
-    monkeypatch.setattr(stacks, "BLOCK", 5)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     job = replace(stack.job, out=tmp_path / f"b{suffix}", table=tmp_path / "b.csv")
     if tile == 16:
-        for module, name, value in ((_label_files, "_HUGE", 99), (_label_files, "_TIFF_TILE", 16)):
+        for module, name, value in ((label_files, "_HUGE", 99), (label_files, "_TIFF_TILE", 16)):
             monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(_label_files, "TILE", 16)
-        monkeypatch.setattr(batches.write.__globals__["export_labels"].__globals__["images"], "_CHUNK", 16)
-        monkeypatch.setattr("napari_delse._export_source.TILE", 16)
-        monkeypatch.setattr(_work_folder, "_KEPT", 1)
+        monkeypatch.setattr(label_files, "TILE", 16)
+        monkeypatch.setattr("napari_delse.export.images._CHUNK", 16)
+        monkeypatch.setattr("napari_delse.export.source.TILE", 16)
+        monkeypatch.setattr(work_folder, "_KEPT", 1)
     outcome(job, Boxes())
     with open_image(job.out) as result:
         np.testing.assert_array_equal(result.read(), stack.labels)

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.io import imsave
 
+from napari_delse.data.images import Plane
 from napari_delse.evaluation import ObjectKey
 from napari_delse.geometry import Crop, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.metrics import Scores
 from napari_delse.model import Delse, ModelConfig, config_from_dict
 from napari_delse.train import TrainConfig

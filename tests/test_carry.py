@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from napari_delse.edits import ArrayLabels, PixelEdit, PlaneKey
+from napari_delse.annotation.edits import ArrayLabels, PixelEdit, PlaneKey
+from napari_delse.annotation.journal import Identity, object_count, read, restore, so_far, start
+from napari_delse.annotation.records import carried_count
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.geometry import ObjectMask
-from napari_delse.journal import Identity, object_count, read, restore, so_far, start
-from napari_delse.records import carried_count
-from napari_delse.session import AnnotationSession
 
 AXES = (1, 2)
 

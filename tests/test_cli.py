@@ -14,13 +14,13 @@ from skimage.draw import ellipse
 from skimage.measure import find_contours
 
 import napari_delse.predict
-from napari_delse import __version__, _cli_models, cli
-from napari_delse.edits import ArrayLabels, PlaneKey
+from napari_delse import __version__, cli
+from napari_delse.annotation.edits import ArrayLabels, PlaneKey
+from napari_delse.annotation.journal import Identity, start
+from napari_delse.annotation.session import AnnotationSession
+from napari_delse.data.images import Plane
+from napari_delse.data.prompts import ObjectPrompt, read_prompts, write_prompts
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.images import Plane
-from napari_delse.journal import Identity, start
-from napari_delse.prompts import ObjectPrompt, read_prompts, write_prompts
-from napari_delse.session import AnnotationSession
 
 
 class EllipsePredictor:
@@ -168,7 +168,7 @@ def test_a_process_exits_with_2_and_one_line_on_stderr(tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, predictor):
-    monkeypatch.setattr(_cli_models, "check_json", lambda _: {}["bug"])
+    monkeypatch.setattr("napari_delse.commands.models.check_json", lambda _: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["models"])
 
@@ -517,7 +517,7 @@ def test_demo_takes_no_file_for_a_folder(fails, tmp_path):
 
 
 def test_strokes_are_soft_and_where_they_should_be():
-    from napari_delse._overlay import Canvas, mosaic
+    from napari_delse.figures.overlay import Canvas, mosaic
 
     canvas = Canvas(np.zeros((20, 30)), 4)
     canvas.line([(5, 2), (5, 20)], (1.0, 0.0, 0.0), 4)

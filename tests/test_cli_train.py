@@ -10,7 +10,7 @@ import torch
 
 from napari_delse import cli
 from napari_delse.checkpoint import load_model, save_model
-from napari_delse.finetune import FineTuneConfig
+from napari_delse.finetuning.config import FineTuneConfig
 from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.settings import settings
@@ -68,18 +68,18 @@ def test_every_plain_setting_of_fine_tuning_is_an_option_with_its_comment(run):
 
 
 def test_options_and_set_reach_the_training(run, folder, monkeypatch):
-    import napari_delse.finetune_jobs
-    import napari_delse.finetune_run
+    import napari_delse.finetuning.jobs
+    import napari_delse.finetuning.run
 
     seen = []
-    real = napari_delse.finetune_jobs.prepare
+    real = napari_delse.finetuning.jobs.prepare
 
     def watched(source, config, **more):
         seen.append((config, more))
         return real(source, config, **more)
 
-    monkeypatch.setattr(napari_delse.finetune_jobs, "prepare", watched)
-    monkeypatch.setattr(napari_delse.finetune_run, "run", lambda *_, **__: (x for x in ()))
+    monkeypatch.setattr(napari_delse.finetuning.jobs, "prepare", watched)
+    monkeypatch.setattr(napari_delse.finetuning.run, "run", lambda *_, **__: (x for x in ()))
     options = ("--minutes", "2", "--no-freeze-norm", "--score-objects", "7", "--set", "augment.invert=0.5")
     done = run("stack.tif", "labels.tif", "--name", "mine", "--from", "parent", *options)
     assert done.code == 0
@@ -108,10 +108,10 @@ def test_fine_tuning_tells_survey_progress_and_verdict_and_the_same_again_is_not
 
 
 def test_ctrl_c_is_not_the_end(run, folder, monkeypatch):
-    import napari_delse.finetune_run
+    import napari_delse.finetuning.run
 
     command = ("stack.tif", "labels.tif", "--from", "parent", "--steps", "3", "--replay", "0", "--minutes", "0.001")
-    real = napari_delse.finetune_run.run
+    real = napari_delse.finetuning.run.run
 
     def interrupted(*args, **kwargs):
         for progress in real(*args, **kwargs):
@@ -120,7 +120,7 @@ def test_ctrl_c_is_not_the_end(run, folder, monkeypatch):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(napari_delse.finetune_run, "run", interrupted)
+        patch.setattr(napari_delse.finetuning.run, "run", interrupted)
         stopped = run(*command)
     assert stopped.code == 130
     assert "the same command goes on from here" in stopped.err

@@ -15,13 +15,14 @@ import tifffile
 import torch
 
 import napari_delse
-from napari_delse import cli, cluster, stacks
-from napari_delse.batches import Job, Outcome, Progress, Threads, run
+from napari_delse import cli
 from napari_delse.checkpoint import model_fingerprint, save_model
-from napari_delse.cluster import Cluster
 from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.predict import Predictor
+from napari_delse.stacks import cluster
+from napari_delse.stacks.batches import Job, Outcome, Progress, Threads, run
+from napari_delse.stacks.cluster import Cluster
 
 pytest.importorskip("distributed")
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
@@ -105,7 +106,7 @@ def made(job, engine):
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_labels_of_one_process(address, job, model, monkeypatch):
-    monkeypatch.setattr(stacks, "BLOCK", 2)
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 2)
     carried = replace(job, mode="propagate", prompts=job.prompts.with_name("keys.tif"))
     with ExitStack() as stack:
         workers = [stack.enter_context(ended(worker(address, model))) for _ in range(2)]

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_delse import coarse
-from napari_delse.coarse import CoarseLabels, extreme_points, match_planes
-from napari_delse.files import ImageFile
+from napari_delse.data.files import ImageFile
 from napari_delse.geometry import ExtremePoints
+from napari_delse.stacks import coarse
+from napari_delse.stacks.coarse import CoarseLabels, extreme_points, match_planes
 
 RNG = np.random.default_rng(3)
 

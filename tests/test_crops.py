@@ -8,8 +8,13 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
-from napari_delse._crop_records import no_records
-from napari_delse.crops import (
+from napari_delse.data.images import Plane
+from napari_delse.data.prompts import ObjectPrompt
+from napari_delse.data.samples import IGNORE, split_planes, to_input
+from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints
+from napari_delse.model import ModelConfig
+from napari_delse.train.crop_records import no_records
+from napari_delse.train.crops import (
     AugmentConfig,
     CropSampler,
     ObjectPack,
@@ -18,11 +23,6 @@ from napari_delse.crops import (
     pack_object,
     pack_objects,
 )
-from napari_delse.data import IGNORE, split_planes, to_input
-from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints
-from napari_delse.images import Plane
-from napari_delse.model import ModelConfig
-from napari_delse.prompts import ObjectPrompt
 
 CONFIG = ModelConfig(crop=CropConfig(size=128))
 EXACT = CropSampler(CONFIG, None)

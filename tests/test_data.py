@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.io import imsave
 
-from napari_delse.data import (
+from napari_delse.data.samples import (
     IGNORE,
     group_of,
     normalise,

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from napari_delse._sample_data import cells, coins
+from napari_delse.annotation.edits import ArrayLabels, PlaneKey
+from napari_delse.annotation.journal import Identity, start
+from napari_delse.annotation.replay import replay
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.checkpoint import load_model
-from napari_delse.data import object_ids
-from napari_delse.edits import ArrayLabels, PlaneKey
+from napari_delse.data.samples import object_ids
 from napari_delse.evaluation import EvaluateConfig, run
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.journal import Identity, start
 from napari_delse.metrics import iou
 from napari_delse.predict import Predictor
-from napari_delse.replay import replay
-from napari_delse.session import AnnotationSession
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from skimage.io import imsave
 
+from napari_delse.data.images import Plane
 from napari_delse.evaluation import (
     EvaluateConfig,
     choose_objects,
@@ -19,7 +20,6 @@ from napari_delse.evaluation import (
     summarise,
 )
 from napari_delse.geometry import ObjectMask
-from napari_delse.images import Plane
 
 
 class BoxFiller:

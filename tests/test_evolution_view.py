@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_delse.annotation.evolution_view import ARROWS, motion_arrows, picture_of, raster, segments
 from napari_delse.evolution import MAX_MU_DT, MAX_TIME, EvolutionConfig, EvolutionSettings
-from napari_delse.evolution_view import ARROWS, motion_arrows, picture_of, raster, segments
 from napari_delse.geometry import Crop
 
 CROP = Crop(-6, 10, 42, 130, 64)  # reaches over the border above; finer than the plane along y, coarser along x

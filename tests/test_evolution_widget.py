@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from hands import Hands
 
+from napari_delse.annotation.edits import PlaneKey
+from napari_delse.annotation.journal import read
+from napari_delse.annotation.replay import predict_draft, replay
 from napari_delse.checkpoint import save_model
-from napari_delse.edits import PlaneKey
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import CropConfig
-from napari_delse.journal import read
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.predict import Predictor
-from napari_delse.replay import predict_draft, replay
-from napari_delse.widgets._evolution_layers import CONTOUR, MODULATION, MOTION, PHI
+from napari_delse.widgets._annotate.evolution_layers import CONTOUR, MODULATION, MOTION, PHI
 
 pytestmark = pytest.mark.usefixtures("own_home")
 

@@ -19,8 +19,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
 from shapely.geometry import shape
 
-from napari_delse import export
-from napari_delse.export import export_labels
+from napari_delse.export import labels as export
+from napari_delse.export.labels import export_labels
 
 # pycocotools compiled against numpy 1 warns in numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -500,6 +500,6 @@ def test_every_format_is_known_by_a_suffix_or_its_name():
 
 
 def test_importing_the_module_loads_no_format_library_and_no_torch():
-    code = "import napari_delse.export, sys; print(*sys.modules)"
+    code = "import napari_delse.export.labels, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "zarr", "roifile", "tifffile", "skimage", "napari"} & set(loaded)

@@ -10,16 +10,25 @@ import tifffile
 
 import napari_delse.predict
 from napari_delse import cli
-from napari_delse._colours import directions, diverging, sequential
-from napari_delse._page import Page, text_width
-from napari_delse._panels import CONTOUR, DRAG, TRUTH, Shown, contour_panel, ground_panel, image_panel, panel_size
-from napari_delse.figures import evolution_figure, evolution_frames, write_animation
+from napari_delse.data.images import Plane
+from napari_delse.data.prompts import ObjectPrompt, write_prompts
+from napari_delse.figures.colours import directions, diverging, sequential
+from napari_delse.figures.evolution import evolution_figure, evolution_frames, write_animation
+from napari_delse.figures.page import Page, text_width
+from napari_delse.figures.panels import (
+    CONTOUR,
+    DRAG,
+    TRUTH,
+    Shown,
+    contour_panel,
+    ground_panel,
+    image_panel,
+    panel_size,
+)
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints
-from napari_delse.images import Plane
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import ModelConfig
 from napari_delse.predict import Prediction, mask_from_phi
-from napari_delse.prompts import ObjectPrompt, write_prompts
 
 CLICKS = ExtremePoints(((20, 40), (40, 20), (60, 40), (40, 60)))
 CONFIG = ModelConfig(crop=CropConfig(size=64), evolution=EvolutionConfig(steps=2))

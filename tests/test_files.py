@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_delse import files
-from napari_delse.files import ImageFile, label_dtype, open_image, write_labels
+from napari_delse.data import files
+from napari_delse.data.files import ImageFile, label_dtype, open_image, write_labels
 from napari_delse.geometry import Crop
 
 RNG = np.random.default_rng(0)

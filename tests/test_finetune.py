@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from napari_delse.finetune import PRESETS, FineTuneConfig, Gain, better, train_config
-from napari_delse.held_out import ScoredObjects
+from napari_delse.finetuning.config import PRESETS, FineTuneConfig, Gain, better, train_config
+from napari_delse.finetuning.held_out import ScoredObjects
 
 
 def scored(*ious):
@@ -43,7 +43,7 @@ def test_checkpoints_are_at_most_a_minute_apart():
 
 @pytest.mark.parametrize("own", [5, 500])
 def test_replay_is_the_share_of_synthetic_examples_however_many_objects_are_labelled(own):
-    from napari_delse.train import _sampling_weights, _set_factors
+    from napari_delse.train.loop import _sampling_weights, _set_factors
 
     config = train_config(FineTuneConfig(replay=0.25))
     group = torch.tensor([0] * own + [1] * 192)

@@ -12,20 +12,19 @@ import pytest
 import tifffile
 import torch
 
-import napari_delse.finetune_jobs as jobs
-from napari_delse import finetune_result, finetune_run
+import napari_delse.finetuning.jobs as jobs
 from napari_delse.checkpoint import available_models, load_model, save_model
 from napari_delse.confidence import FITTED, Calibration
-from napari_delse.crops import CropSampler
-from napari_delse.data import split_planes
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_data import training_pack
-from napari_delse.finetune_jobs import delete_job, list_jobs, open_job, prepare, user_jobs
-from napari_delse.finetune_run import fine_tune, finish, locked, run
-from napari_delse.finetune_survey import Split, survey
-from napari_delse.held_out import ScoredObjects, read_held_out
-from napari_delse.labelled_sources import ArraySource, SampleSource
-from napari_delse.recipes import read_pack
+from napari_delse.data.samples import split_planes
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.data import training_pack
+from napari_delse.finetuning.held_out import ScoredObjects, read_held_out
+from napari_delse.finetuning.jobs import delete_job, list_jobs, open_job, prepare, user_jobs
+from napari_delse.finetuning.labelled_sources import ArraySource, SampleSource
+from napari_delse.finetuning.run import fine_tune, finish, locked, run
+from napari_delse.finetuning.survey import Split, survey
+from napari_delse.train.crops import CropSampler
+from napari_delse.train.recipes import read_pack
 
 FAST = FineTuneConfig(
     steps=30, replay=0, freeze_norm=False, learning_rate=5e-3, interactive_share=0, minutes=1, score_objects=8
@@ -87,7 +86,7 @@ def test_at_most_so_many_objects_are_kept(disks, tiny_parent):
 
 
 def test_packed_from_windows_an_object_is_as_from_its_plane(disks, tiny_parent):
-    from napari_delse.crops import pack_objects
+    from napari_delse.train.crops import pack_objects
 
     image, labels = disks(2)
     source = ArraySource(image, labels)
@@ -204,8 +203,8 @@ def test_fine_tuning_raises_the_score_and_keeps_a_model_with_its_provenance(sour
 @pytest.fixture
 def all_better(monkeypatch):
     """Every checkpoint counts as better."""
-    for module in (finetune_run, finetune_result):
-        monkeypatch.setattr(module, "better", lambda *_: True)
+    for module in ("run", "result"):
+        monkeypatch.setattr(f"napari_delse.finetuning.{module}.better", lambda *_: True)
 
 
 def test_versions_never_overwrite(source, tiny_parent, all_better):
@@ -234,8 +233,8 @@ def test_with_out_the_model_goes_there(source, tiny_parent, tmp_path, all_better
     ],
 )
 def test_a_model_that_is_not_better_is_not_kept_and_the_reason_is_told(last, steps, objects, why):
-    from napari_delse.finetune import Gain
-    from napari_delse.finetune_result import Outcome, verdict
+    from napari_delse.finetuning.config import Gain
+    from napari_delse.finetuning.result import Outcome, verdict
 
     before, now = (ScoredObjects((v,) * 6, (v,) * 6) for v in (0.5, last))
     outcome = Outcome(False, "", "", before, before, now, Gain.between(before, now), (), steps, 9.0, 8, "default", "")
@@ -287,9 +286,9 @@ def test_history_and_strip_are_there_for_curves_and_pictures(job):
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(job, monkeypatch):
-    from napari_delse import train
+    from napari_delse.train import loop
 
-    real, tried = train.training_losses, []
+    real, tried = loop.training_losses, []
 
     def short_of_memory(model, batch, *args, **kwargs):
         tried.append(len(batch.mask))
@@ -297,7 +296,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(job, monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(model, batch, *args, **kwargs)
 
-    monkeypatch.setattr(train, "training_losses", short_of_memory)
+    monkeypatch.setattr(loop, "training_losses", short_of_memory)
     seen = list(run(job))
     assert tried[:3] == [8, 4, 2]
     assert [p.batch_size for p in seen][-1] == 2
@@ -309,9 +308,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(job, monkeypatch):
 
 def test_a_batch_that_was_halved_stays_so_after_a_resumption(job, monkeypatch):
     state = {"calls": 0}
-    from napari_delse import train
+    from napari_delse.train import loop
 
-    real = train.training_losses
+    real = loop.training_losses
 
     def once(model, batch, *args, **kwargs):
         state["calls"] += 1
@@ -319,7 +318,7 @@ def test_a_batch_that_was_halved_stays_so_after_a_resumption(job, monkeypatch):
             raise MemoryError
         return real(model, batch, *args, **kwargs)
 
-    monkeypatch.setattr(train, "training_losses", once)
+    monkeypatch.setattr(loop, "training_losses", once)
     assert [p.batch_size for p in islice(run(job), 4)] == [8, 8, 4, 4]
     assert next(run(job)).batch_size == 4
     *_, last = run(job)
@@ -327,13 +326,15 @@ def test_a_batch_that_was_halved_stays_so_after_a_resumption(job, monkeypatch):
 
 
 def test_other_errors_are_raised(job, monkeypatch):
-    monkeypatch.setattr(finetune_run, "fit", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(
+        "napari_delse.finetuning.run.fit", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("broken"))
+    )
     with pytest.raises(RuntimeError, match="broken"):
         list(run(job))
 
 
 def test_patience_ends_a_run_that_does_not_improve(source, tiny_parent, monkeypatch):
-    monkeypatch.setattr(finetune_run, "better", lambda *_: False)
+    monkeypatch.setattr("napari_delse.finetuning.run.better", lambda *_: False)
     job = prepare(source, replace(SHORT, steps=50, patience=3), parent=tiny_parent)
     seen = list(run(job))
     assert seen[-1].step == 3
@@ -370,7 +371,7 @@ def test_the_bias_of_a_calibration_moves_the_further_the_more_objects_say_so():
 
 
 def test_progress_and_outcome_survive_json(job):
-    from napari_delse.finetune_run import JobProgress
+    from napari_delse.finetuning.run import JobProgress
 
     first, *_, last = run(job)
     for progress in (first, last):

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from napari_delse import finetune_process
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_jobs import open_job, prepare
-from napari_delse.finetune_process import TrainingError, serve, watch
-from napari_delse.finetune_run import run
-from napari_delse.labelled_sources import ArraySource
+from napari_delse.finetuning import process
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.jobs import open_job, prepare
+from napari_delse.finetuning.labelled_sources import ArraySource
+from napari_delse.finetuning.process import TrainingError, serve, watch
+from napari_delse.finetuning.run import run
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("tiny_cli.py")))
 CONFIG = FineTuneConfig(steps=400, replay=0, interactive_share=0, minutes=1e-4, batch_size=2, score_objects=2)
@@ -25,7 +25,7 @@ CONFIG = FineTuneConfig(steps=400, replay=0, interactive_share=0, minutes=1e-4, 
 @pytest.fixture
 def job(disks, tiny_parent, own_home, monkeypatch):
     """A training that is scored and saved at every step, and would take minutes."""
-    monkeypatch.setattr(finetune_process, "COMMAND", COMMAND)
+    monkeypatch.setattr(process, "COMMAND", COMMAND)
     return prepare(ArraySource(*disks(4), name="disks"), CONFIG, parent=tiny_parent)
 
 
@@ -111,7 +111,7 @@ class Never:
 @pytest.fixture
 def served(monkeypatch):
     """Serve a job in this process; gives the exit code and the lines."""
-    monkeypatch.setattr(finetune_process, "_be_modest", lambda: None)
+    monkeypatch.setattr(process, "_be_modest", lambda: None)
 
     def call(job, stdin, act=lambda: None):
         out = Output(act)
@@ -148,9 +148,9 @@ def test_an_error_is_the_last_line_and_one_sentence(job, served):
 def test_when_the_parent_dies_the_child_ends(job):
     code = f"""
 import sys, time
-from napari_delse import finetune_process
-finetune_process.COMMAND = {COMMAND!r}
-for progress in finetune_process.watch({str(job.folder)!r}, "cpu"):
+from napari_delse.finetuning import process
+process.COMMAND = {COMMAND!r}
+for progress in process.watch({str(job.folder)!r}, "cpu"):
     print(progress.step, flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_delse.finetune_survey import PlaneFacts, look, split_planes, survey
-from napari_delse.labelled_sources import ArraySource, FileSource
+from napari_delse.finetuning.labelled_sources import ArraySource, FileSource
+from napari_delse.finetuning.survey import PlaneFacts, look, split_planes, survey
 
 
 def planes_of(counts, names=None):

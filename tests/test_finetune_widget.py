@@ -18,15 +18,15 @@ pytest.importorskip("pytestqt")
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
-from napari_delse import finetune_process
 from napari_delse.checkpoint import available_models, user_models
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_jobs import list_jobs, user_jobs
-from napari_delse.finetune_run import finish, run
-from napari_delse.model_store import choose_model, current_model
+from napari_delse.finetuning import process
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.jobs import list_jobs, user_jobs
+from napari_delse.finetuning.model_store import choose_model, current_model
+from napari_delse.finetuning.run import finish, run
 from napari_delse.settings import nested, notes
-from napari_delse.widgets import _training_words as say
-from napari_delse.widgets._training_curves import axis
+from napari_delse.widgets._finetune import words as say
+from napari_delse.widgets._finetune.curves import axis
 from napari_delse.widgets.annotate import AnnotateWidget
 from napari_delse.widgets.finetune import FineTuneWidget
 
@@ -506,12 +506,12 @@ def test_what_is_prepared_can_be_cancelled(viewer, open_widget, qtbot, disks, pa
 def test_closing_the_widget_has_the_child_save_and_waits_for_nothing(
     make_napari_viewer, open_widget, qtbot, disks, parent, monkeypatch
 ):
-    command = (finetune_process.COMMAND[0], str(Path(__file__).with_name("tiny_cli.py")))
-    monkeypatch.setattr(finetune_process, "COMMAND", command)
+    command = (process.COMMAND[0], str(Path(__file__).with_name("tiny_cli.py")))
+    monkeypatch.setattr(process, "COMMAND", command)
     children = []
 
     def start(job, device):
-        children.append(finetune_process.TrainingProcess(job, "cpu"))
+        children.append(process.TrainingProcess(job, "cpu"))
         return children[-1]
 
     viewer = make_napari_viewer()

@@ -6,8 +6,9 @@ import torch
 
 from napari_delse.annotator import simulated_prompt
 from napari_delse.checkpoint import load_model
-from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.held_out import (
+from napari_delse.data.images import Plane
+from napari_delse.data.labelled_planes import IGNORE, LabelledPlane
+from napari_delse.finetuning.held_out import (
     JITTER,
     cut_out,
     evaluate,
@@ -17,8 +18,7 @@ from napari_delse.held_out import (
     write_held_out,
     write_strip,
 )
-from napari_delse.images import Plane
-from napari_delse.labelled_planes import IGNORE, LabelledPlane
+from napari_delse.geometry import ExtremePoints, ObjectMask
 from napari_delse.metrics import score_object
 from napari_delse.predict import Predictor
 

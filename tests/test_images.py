@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Crop
-from napari_delse.images import Plane
 
 RNG = np.random.default_rng(0)
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_delse import journal as journals
-from napari_delse.edits import ArrayLabels, PlaneKey
+from napari_delse.annotation import journal as journals
+from napari_delse.annotation.edits import ArrayLabels, PlaneKey
+from napari_delse.annotation.journal import Identity, Journal, read, restore, start, unfinished
+from napari_delse.annotation.policy import LabelPolicy
+from napari_delse.annotation.records import line_of
+from napari_delse.annotation.replay import other_weights, predict_draft, rebuild, replay
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, Crop, ObjectMask
-from napari_delse.journal import Identity, Journal, read, restore, start, unfinished
-from napari_delse.policy import LabelPolicy
-from napari_delse.records import line_of
-from napari_delse.replay import other_weights, predict_draft, rebuild, replay
-from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 48, 40)
 ODDS = {
@@ -385,7 +385,7 @@ def test_two_windows_do_not_write_to_one_journal(image):
     session = worked(image)
     with pytest.raises(ValueError, match="another napari window"):
         restore(session.recorder.path, blank())
-    code = "import sys; from napari_delse import _filelock, journal; sys.exit(_filelock.is_locked(sys.argv[1]))"
+    code = "import sys; from napari_delse._filelock import is_locked; sys.exit(is_locked(sys.argv[1]))"
     ask = [sys.executable, "-c", code, str(session.recorder.path)]
     assert subprocess.run(ask, check=False).returncode == 1
     session.recorder.abandon()
@@ -431,7 +431,7 @@ def test_header_names_image_model_and_version(image, tmp_path):
 
 
 def test_journal_loads_neither_torch_nor_gui():
-    code = "import sys, napari_delse.replay; print(*sys.modules)"
+    code = "import sys, napari_delse.annotation.replay; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_delse.batches import How, Job, Outcome, Threads, run
-from napari_delse.files import ImageFile
+from napari_delse.data.files import ImageFile
 from napari_delse.geometry import Crop, CropConfig
-from napari_delse.key_planes import KeyPlanes
+from napari_delse.stacks.batches import How, Job, Outcome, Threads, run
+from napari_delse.stacks.key_planes import KeyPlanes
 
 SIZE = 64
 

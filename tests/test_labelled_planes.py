@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_delse.data import read_pairs
-from napari_delse.images import Plane
-from napari_delse.labelled_planes import IGNORE, LabelledPlane, ObjectFacts, open_pair, paired_planes
+from napari_delse.data.images import Plane
+from napari_delse.data.labelled_planes import IGNORE, LabelledPlane, ObjectFacts, open_pair, paired_planes
+from napari_delse.data.samples import read_pairs
 
 RNG = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused(image, labels, message):
 
 
 def test_objects_are_found_across_strips(monkeypatch):
-    monkeypatch.setattr("napari_delse.labelled_planes._STRIP", 60)  # three rows
+    monkeypatch.setattr("napari_delse.data.labelled_planes._STRIP", 60)  # three rows
     labels = np.zeros((20, 20), np.int64)
     labels[2:15, 3:6], labels[7, 10], labels[19, 19] = 7, 2, IGNORE
     plane = LabelledPlane("x", 0, Plane.of(RNG.random((20, 20))), Plane.of(labels))
@@ -80,7 +80,7 @@ def test_ids_beyond_16_bit_are_refused():
 
 
 def test_a_constant_image_is_known_and_reading_stops_at_the_first_difference(monkeypatch):
-    monkeypatch.setattr("napari_delse.labelled_planes._STRIP", 200)
+    monkeypatch.setattr("napari_delse.data.labelled_planes._STRIP", 200)
     flat, uneven = np.full((100, 20), 5), Watched(np.eye(100)[:, :20])
     labels = Plane.of(np.zeros((100, 20), int))
     assert LabelledPlane("x", 0, Plane.of(flat), labels).constant() == 5

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_delse.edits import ArrayLabels, PlaneKey
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_data import training_pack
-from napari_delse.finetune_survey import survey
+from napari_delse.annotation.edits import ArrayLabels, PlaneKey
+from napari_delse.annotation.journal import restore
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.data import training_pack
+from napari_delse.finetuning.labelled_sources import ArraySource, JournalSource
+from napari_delse.finetuning.survey import survey
 from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.journal import restore
-from napari_delse.labelled_sources import ArraySource, JournalSource
 
 
 @pytest.fixture

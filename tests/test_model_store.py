@@ -6,11 +6,12 @@ import zipfile
 import numpy as np
 import pytest
 
+from napari_delse.annotation.preferences import Preferences, read_preferences, write_preferences
 from napari_delse.checkpoint import available_models, load_model, save_model, user_models
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_jobs import prepare
-from napari_delse.labelled_sources import ArraySource
-from napari_delse.model_store import (
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.jobs import prepare
+from napari_delse.finetuning.labelled_sources import ArraySource
+from napari_delse.finetuning.model_store import (
     add_model,
     choose_model,
     compare_models,
@@ -23,7 +24,6 @@ from napari_delse.model_store import (
     provenance,
     rename_model,
 )
-from napari_delse.preferences import Preferences, read_preferences, write_preferences
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_delse.data import read_pairs
-from napari_delse.export import export_labels
-from napari_delse.files import open_image, write_labels
+from napari_delse.data.files import open_image, write_labels
+from napari_delse.data.samples import read_pairs
+from napari_delse.export.labels import export_labels
 from napari_delse.geometry import Crop
 
 zarr = pytest.importorskip("zarr")

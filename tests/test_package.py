@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
 
@@ -13,37 +15,20 @@ import napari_delse
 
 PACKAGE = Path(napari_delse.__file__).parent
 
-# Each room may import from the rooms above it and from its own.
+# Each room holds packages and modules; they may import from the rooms above it and from their own.
 ROOMS = (
-    {"annotator", "evolution", "files", "geometry", "images", "levelset", "metrics", "prompts", "synthetic"}
-    | {"_colours", "_fingerprints", "_giving_up", "_lazy_arrays", "_ome_zarr", "_page", "_threads", "settings"}
-    | {"_synthetic_bodies", "_synthetic_camera", "_synthetic_cells", "_synthetic_shapes"},
-    {"_crop_records", "crops", "data", "labelled_planes", "losses", "model"},
+    {"_filelock", "_giving_up", "evolution", "geometry", "levelset", "metrics", "settings", "synthetic"},
+    {"annotator", "data", "losses", "model"},
     {"checkpoint"},
-    {"confidence", "distributed", "predict", "train"}
-    | {"_interrupt", "_training_batches", "_training_log", "_training_state"},
-    {"evaluation", "propagation", "recipes", "stacks"}
-    | {"_propagation_gap", "_propagation_shapes", "planewise"}
-    | {"finetune", "finetune_data", "finetune_jobs", "finetune_process", "finetune_result", "finetune_run"}
-    | {"finetune_survey", "held_out"}
-    | {"labelled_sources", "model_store"}
-    | {"actions", "carrying", "edits", "history", "operations", "policy", "preferences", "review", "session"}
-    | {"_filelock", "evolution_view", "journal", "records", "replay"}
-    | {"_export_images", "_export_objects", "_export_source", "export", "outlines"}
-    | {"_label_files", "_work_folder", "batch_files", "batches", "cluster", "coarse", "key_planes"},
-    {"__main__", "_overlay", "_panels", "_sample_data", "cli", "demo", "figures", "widgets"}
-    | {
-        "_cli_common",
-        "_cli_evaluate",
-        "_cli_figure",
-        "_cli_files",
-        "_cli_finetune",
-        "_cli_models",
-        "_cli_segment",
-        "_cli_train",
-    },
+    {"confidence", "predict", "train"},
+    {"annotation", "evaluation", "export", "propagation"},
+    {"finetuning", "stacks"},
+    {"_sample_data", "commands", "demo", "figures", "widgets"},
+    {"__main__", "cli"},
 )
-LEVEL = {module: level for level, room in enumerate(ROOMS) for module in room}
+LEVEL = {member: level for level, room in enumerate(ROOMS) for member in room}
+# What each of the widgets alone is made of.
+FOLDERS = {"_annotate": "annotate", "_batch": "batch", "_finetune": "finetune"}
 GUI = {"magicgui", "napari", "PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy", "superqt", "vispy"}
 GUI_MODULES = {"widgets"}
 # `napari-delse demo --view` opens a viewer: an import inside that function, never at the top of the module.
@@ -54,7 +39,13 @@ def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def module_of(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Full name of a module, or of a package for its ``__init__.py``."""
+    return ".".join(("napari_delse", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def member_of(path: Path) -> str:
+    """The package or module right below ``napari_delse`` that the file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -76,31 +67,74 @@ def statements(path: Path) -> list[ast.AST]:
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
+def imported_from_here(path: Path) -> set[str]:
+    """What the file imports from `napari_delse` by full names, without the names that belong to the package itself."""
+    own = {f"napari_delse.{name}" for name in napari_delse.__all__} | {"napari_delse"}
+    return {name for name in imported(statements(path), path) - own if name.startswith("napari_delse.")}
+
+
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_go_one_way(path):
-    module = module_of(path)
-    if module == "__init__":
+    member = member_of(path)
+    if member == "__init__":
         return
-    assert module in LEVEL, f"{module} is new: add it to its room in ROOMS of {Path(__file__).name}"
-    for name in imported(statements(path), path):
-        top, _, rest = name.partition(".")
-        other = rest.partition(".")[0]
-        if top != "napari_delse" or other in ("", "__version__"):
-            continue
-        assert other in LEVEL, f"{module} imports {other} from the package; import from the module that it lives in"
-        assert LEVEL[other] <= LEVEL[module], f"{module} imports {other}, which stands above it"
+    assert member in LEVEL, f"{member} is new: add it to its room in ROOMS of {Path(__file__).name}"
+    for name in imported_from_here(path):
+        other = name.split(".")[1]
+        assert other in LEVEL, f"{member} imports {other} from the package; import from the module that it lives in"
+        assert LEVEL[other] <= LEVEL[member], f"{member} imports {other}, which stands above it"
+
+
+def test_every_room_is_there():
+    assert set(LEVEL) == {member_of(path) for path in sources()} - {"__init__"}
+
+
+def test_packages_do_not_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {}
+    for path in sources():
+        if (member := member_of(path)) != "__init__":
+            others = {name.split(".")[1] for name in imported_from_here(path)}
+            graph.setdefault(member, set()).update(others - {member})
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    modules = {name_of(path): path for path in sources()}
+    graph = {}
+    for module, path in modules.items():
+        if module != "napari_delse":
+            names = imported_from_here(path)
+            graph[module] = {name if name in modules else name.rpartition(".")[0] for name in names}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_folder_of_a_widget_is_imported_by_that_widget_alone(path):
+    for name in imported_from_here(path):
+        package, _, rest = name.partition("napari_delse.widgets.")
+        folder = rest.partition(".")[0]
+        if not package and folder in FOLDERS:
+            importer = name_of(path).removeprefix("napari_delse.widgets.").partition(".")[0]
+            assert importer in (folder, FOLDERS[folder]), f"{name_of(path)} imports {name}; move what both need"
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_core_imports_without_gui(path):
-    module = module_of(path)
-    if module in GUI_MODULES:
+    member = member_of(path)
+    if member in GUI_MODULES:
         return
     nodes = statements(path)
-    if module in VIEWER_ON_DEMAND:
+    if member in VIEWER_ON_DEMAND:
         nodes = list(ast.parse(path.read_text(encoding="utf-8")).body)
     names = {name.partition(".")[0] for name in imported(nodes, path)}
-    assert not names & GUI, f"{module} belongs to the core and imports {', '.join(sorted(names & GUI))}"
+    assert not names & GUI, f"{member} belongs to the core and imports {', '.join(sorted(names & GUI))}"
+
+
+def test_every_package_is_built_into_the_wheel():
+    checkout = Path(__file__).parents[1]
+    built = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(checkout / "src") for path in (checkout / "src").rglob("__init__.py")]
+    assert sorted(built) == sorted(["napari_delse.sample_data", *(".".join(folder.parts) for folder in folders)])
 
 
 def modules_loaded_by(statement: str) -> set[str]:

@@ -26,8 +26,8 @@ from test_annotate_widget import real_viewer as real_viewer
 from test_annotate_widget import viewer as viewer
 
 from napari_delse import ExtremePoints, Predictor
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Crop, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.widgets._brush import painted
 from napari_delse.widgets._label_store import largest_label
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from napari_delse._giving_up import GivenUpError, only_while
 from napari_delse.checkpoint import save_model
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.predict import Predictor, mask_from_phi

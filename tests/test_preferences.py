@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from napari_delse.policy import LabelPolicy
-from napari_delse.preferences import Preferences, preferences_file, read_preferences, write_preferences
+from napari_delse.annotation.policy import LabelPolicy
+from napari_delse.annotation.preferences import Preferences, preferences_file, read_preferences, write_preferences
 
 
 def test_what_was_saved_is_read_again(own_home):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from napari_delse.data import IGNORE, read_folder
+from napari_delse.data.samples import IGNORE, read_folder
 
 SHAPE = (40, 60)
 TRAIN_CITIES = [

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_delse.data.prompts import ObjectPrompt, read_prompts, write_prompts
 from napari_delse.geometry import Correction, ExtremePoints
-from napari_delse.prompts import ObjectPrompt, read_prompts, write_prompts
 
 positions = st.tuples(*[st.floats(-1e6, 1e6, allow_subnormal=False)] * 2)
 clicks = st.lists(positions, min_size=2, max_size=6, unique=True).map(ExtremePoints.from_clicks)

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-import napari_delse.propagation as propagation
-from napari_delse._propagation_gap import Carried, paint
-from napari_delse._propagation_shapes import between, centre, moved, movement, signed_distance
+import napari_delse.propagation.planes as propagation
 from napari_delse._sample_data import cells
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.metrics import iou
 from napari_delse.predict import Predictor, mask_from_phi
-from napari_delse.propagation import Gap, PropagationConfig, affected, gaps, objects_of, propagate
+from napari_delse.propagation.gap import Carried, paint
+from napari_delse.propagation.planes import Gap, PropagationConfig, affected, gaps, objects_of, propagate
+from napari_delse.propagation.shapes import between, centre, moved, movement, signed_distance
 
 SHAPE = (60, 70)
 

@@ -8,7 +8,7 @@ from skimage.io import imsave
 
 from napari_delse.checkpoint import load_model, write_tensors
 from napari_delse.model import ARCHITECTURES, Architecture, Delse
-from napari_delse.recipes import (
+from napari_delse.train.recipes import (
     DataConfig,
     begin_with,
     on_data,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from napari_delse.actions import Draft, LabelledObject, PackedMask, PlaneKey
+from napari_delse.annotation.actions import Draft, LabelledObject, PackedMask, PlaneKey
+from napari_delse.annotation.review import next_empty_plane, next_unnamed
 from napari_delse.geometry import ObjectMask
-from napari_delse.review import next_empty_plane, next_unnamed
 
 MASK = PackedMask.pack(ObjectMask(np.ones((2, 2), bool), (0, 0)))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from napari_delse.actions import (
+from napari_delse.annotation.actions import (
     ArrayLabels,
     Commit,
     Draft,
@@ -18,12 +18,12 @@ from napari_delse.actions import (
     action_from_json,
     action_to_json,
 )
+from napari_delse.annotation.policy import LabelPolicy
+from napari_delse.annotation.review import class_names, listing, most_uncertain, neighbour, object_prompts
+from napari_delse.annotation.session import AnnotationSession
+from napari_delse.data.prompts import read_prompts, write_prompts
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, Crop, ObjectMask
-from napari_delse.policy import LabelPolicy
-from napari_delse.prompts import read_prompts, write_prompts
-from napari_delse.review import class_names, listing, most_uncertain, neighbour, object_prompts
-from napari_delse.session import AnnotationSession
 
 SHAPE = (3, 24, 20)
 PLANE = PlaneKey()

@@ -5,12 +5,12 @@ from typing import Literal
 
 import pytest
 
-from napari_delse.crops import AugmentConfig
-from napari_delse.finetune import FineTuneConfig
+from napari_delse.finetuning.config import FineTuneConfig
 from napari_delse.model import ModelConfig, config_from_dict
-from napari_delse.recipes import DataConfig
 from napari_delse.settings import nested, notes, settings
 from napari_delse.train import LossConfig, TrainConfig
+from napari_delse.train.crops import AugmentConfig
+from napari_delse.train.recipes import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)

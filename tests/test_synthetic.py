@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_delse._synthetic_shapes import Canvas, blob, tube
-from napari_delse.synthetic import SyntheticConfig, synthetic_image, synthetic_set
+from napari_delse.synthetic.images import SyntheticConfig, synthetic_image, synthetic_set
+from napari_delse.synthetic.shapes import Canvas, blob, tube
 
 KINDS = SyntheticConfig().kinds
 

@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_delse import train
-from napari_delse._training_log import CsvLog
 from napari_delse.checkpoint import load_model
-from napari_delse.crops import AugmentConfig, CropSampler, join_packs, pack_objects
-from napari_delse.data import split_planes
+from napari_delse.data.samples import split_planes
 from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
-from napari_delse.recipes import read_recipe, write_pack
-from napari_delse.train import LossConfig, TrainConfig, fit, interactive_losses, simulate_drag, training_losses
+from napari_delse.train import LossConfig, TrainConfig, fit, loop
+from napari_delse.train.crops import AugmentConfig, CropSampler, join_packs, pack_objects
+from napari_delse.train.log import CsvLog
+from napari_delse.train.loop import interactive_losses, simulate_drag, training_losses
+from napari_delse.train.recipes import read_recipe, write_pack
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
 ROOT = Path(__file__).parents[1]
@@ -169,7 +169,7 @@ def rare(**changes):
 
 
 def test_closing_saves_what_was_done_since_the_last_checkpoint(pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_LOST_SECONDS", 0)
+    monkeypatch.setattr(loop, "_LOST_SECONDS", 0)
     whole = losses_of(fit(model(), pack, CONFIG, tmp_path / "whole"))
     run = fit(model(), pack, rare(report_seconds=0), tmp_path / "run")
     first = [next(run), next(run)]
@@ -189,14 +189,14 @@ def test_seconds_of_work_are_not_worth_a_checkpoint(pack, tmp_path):
 
 
 def test_ctrl_c_finishes_the_step_and_saves_it(pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_LOST_SECONDS", 0)
-    interactive = train.interactive_losses
+    monkeypatch.setattr(loop, "_LOST_SECONDS", 0)
+    interactive = loop.interactive_losses
 
     def pressed(*args):
         os.kill(os.getpid(), signal.SIGINT)
         return interactive(*args)
 
-    monkeypatch.setattr(train, "interactive_losses", pressed)
+    monkeypatch.setattr(loop, "interactive_losses", pressed)
     before = signal.getsignal(signal.SIGINT)
     config = rare(interactive_from=0.5, interactive_share=1.0)
     with pytest.raises(KeyboardInterrupt):
@@ -317,24 +317,24 @@ def test_a_recorded_drag_goes_before_a_simulated_one_while_its_error_is_there(pa
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     phi = (10 - ((y - 32).square() + (x - 32).square()).sqrt()).expand(4, 1, 64, 64)  # smaller than the object
     batch = with_drag(network, pack, (32.0, 42.0), (32.0, 50.0))
-    start, end, made = train.next_drag(phi, batch, 0)
+    start, end, made = loop.next_drag(phi, batch, 0)
     assert start[0].tolist() == [32, 42]
     assert end[0].tolist() == [32, 50]
     assert made.all()
     simulated = simulate_drag(phi, batch.mask)
     assert torch.equal(start[1:], simulated[0][1:])
     for moot, turn in ((phi + 12, 0), (phi, 1), (phi, 3)):  # the contour has left; the person made no second drag
-        assert torch.equal(train.next_drag(moot, batch, turn)[0], simulate_drag(moot, batch.mask)[0])
+        assert torch.equal(loop.next_drag(moot, batch, turn)[0], simulate_drag(moot, batch.mask)[0])
 
 
 def test_recorded_drags_reach_the_editor(pack, monkeypatch):
     network, seen = model(), []
     batch = with_drag(network, pack, (30.0, 30.0), (30.0, 50.0))
-    maps = train.drag_maps
+    maps = loop.drag_maps
     nothing = torch.zeros(4, 2), torch.ones(4, 2), torch.zeros(4, dtype=torch.bool)
-    monkeypatch.setattr(train, "simulate_drag", lambda phi, mask: nothing)
-    monkeypatch.setattr(train, "_nearest", lambda boundary, point: (point, torch.zeros(len(point))))
-    monkeypatch.setattr(train, "drag_maps", lambda *told, **more: seen.append(told) or maps(*told, **more))
+    monkeypatch.setattr(loop, "simulate_drag", lambda phi, mask: nothing)
+    monkeypatch.setattr(loop, "_nearest", lambda boundary, point: (point, torch.zeros(len(point))))
+    monkeypatch.setattr(loop, "drag_maps", lambda *told, **more: seen.append(told) or maps(*told, **more))
     interactive_losses(network, batch, LossConfig(), 1)
     start, end, made, _ = seen[0]
     assert (start[0, 0].tolist(), end[0, 0].tolist()) == ([30, 30], [30, 50])
@@ -349,7 +349,7 @@ def test_corrections_teach_the_editor(pack):
 
 
 def test_sets_count_by_the_power_of_their_size():
-    from napari_delse.train import _sampling_weights
+    from napari_delse.train.loop import _sampling_weights
 
     groups = torch.tensor([0] * 100 + [1] * 4)
     part = {b: _sampling_weights(type("Pack", (), {"group": groups}), b) for b in (0.0, 0.5, 1.0)}
@@ -365,14 +365,14 @@ def test_weights_of_sets_go_by_name(pack, tmp_path):
     two = join_packs([pack, pack._replace(group=pack.group + 1)])
     config = replace(CONFIG, steps=2, set_weights={"cells": 0})
     seen = []
-    drawn = train.Batches.draw
+    drawn = loop.Batches.draw
 
     def draw(self, step, size):
         seen.append(drawn(self, step, size))
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.Batches, "draw", draw)
+        patch.setattr(loop.Batches, "draw", draw)
         list(fit(model(), two, config, tmp_path / "run", sets=("coins", "cells")))
     assert {int(two.group[i]) for one in seen for i in one.chosen} == {0}
     with pytest.raises(ValueError, match="set_weights name 'cells', but the data has coins, nuclei"):

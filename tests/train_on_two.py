@@ -11,10 +11,10 @@ import torch
 from test_train import CONFIG, TINY, disks, model
 
 from napari_delse import cli
-from napari_delse import train as training
 from napari_delse.checkpoint import write_tensors
-from napari_delse.distributed import joined
 from napari_delse.model import ARCHITECTURES
+from napari_delse.train import loop
+from napari_delse.train.distributed import joined
 
 faulthandler.dump_traceback_later(300, exit=True)  # if they wait for each other for ever, say where
 ARCHITECTURES["tiny"] = TINY
@@ -22,7 +22,7 @@ folder = Path(sys.argv[1])
 states = []
 
 
-class Watched(training.TrainingState):
+class Watched(loop.TrainingState):
     """Keeps the state of every run, to look at its average."""
 
     def __init__(self, *args):
@@ -30,7 +30,7 @@ class Watched(training.TrainingState):
         states.append(self)
 
 
-training.TrainingState = Watched
+loop.TrainingState = Watched
 found = {}
 with joined(torch.device("cpu")) as (world, device):
     pack = disks()
@@ -39,9 +39,7 @@ with joined(torch.device("cpu")) as (world, device):
         torch.manual_seed(world.rank)  # each process starts with weights of its own, until they are made equal
         network = model(seed=world.rank)
         config = replace(CONFIG, steps=4, **changes)
-        progress = itertools.islice(
-            training.fit(network, pack, config, folder / name, device=device, world=world), stop
-        )
+        progress = itertools.islice(loop.fit(network, pack, config, folder / name, device=device, world=world), stop)
         return network, [p.loss for p in progress]
 
     whole, losses = train("whole")

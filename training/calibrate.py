@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from napari_delse.annotator import simulated_drag, simulated_prompt
 from napari_delse.checkpoint import write_atomically, write_json
 from napari_delse.confidence import DIRECTIONS, FITTED, Calibration, agreement, expected_iou, features_of, fit
-from napari_delse.data import IGNORE, Sample, read_folder
+from napari_delse.data.samples import IGNORE, Sample, read_folder
 from napari_delse.evaluation import ObjectKey, choose_objects, objects_of, read_list, set_names
 from napari_delse.geometry import ObjectMask
 from napari_delse.metrics import score_object

@@ -30,17 +30,17 @@ import torch
 
 from lineplot import Line, draw
 from napari_delse.checkpoint import write_atomically
-from napari_delse.data import IGNORE, Sample, group_of, object_ids, read_folder, validation_groups
+from napari_delse.data.samples import IGNORE, Sample, group_of, object_ids, read_folder, validation_groups
 from napari_delse.evaluation import choose_objects, read_list, set_names
-from napari_delse.finetune import FineTuneConfig
-from napari_delse.finetune_jobs import prepare
-from napari_delse.finetune_run import run as train
+from napari_delse.finetuning.config import FineTuneConfig
+from napari_delse.finetuning.jobs import prepare
+from napari_delse.finetuning.labelled_sources import SampleSource
+from napari_delse.finetuning.run import run as train
 from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.labelled_sources import SampleSource
 from napari_delse.metrics import score_object
 from napari_delse.model import config_from_dict
 from napari_delse.predict import Predictor
-from napari_delse.recipes import with_changes
+from napari_delse.train.recipes import with_changes
 from release import git_commit
 
 AREA = 12  # pixels; smaller labels are specks

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from napari_delse.data import group_of
+from napari_delse.data.samples import group_of
 from napari_delse.evaluation import ObjectKey
 from napari_delse.metrics import WIDTHS, Scores, Statistics, sequence_statistics
 

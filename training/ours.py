@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from napari_delse.recipes import read_recipe, train_recipe
+from napari_delse.train.recipes import read_recipe, train_recipe
 
 RECIPES = Path(__file__).parent / "recipes" / "ours"
 FIRST = "encoder"  # the recipe that makes the common encoder

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_delse.crops import ObjectPack, join_packs, pack_objects
-from napari_delse.data import Sample, group_of, read_folder, validation_groups
-from napari_delse.images import Plane
-from napari_delse.recipes import write_pack
-from napari_delse.synthetic import synthetic_set
+from napari_delse.data.images import Plane
+from napari_delse.data.samples import Sample, group_of, read_folder, validation_groups
+from napari_delse.synthetic.images import synthetic_set
+from napari_delse.train.crops import ObjectPack, join_packs, pack_objects
+from napari_delse.train.recipes import write_pack
 
 SETS = tomllib.loads((Path(__file__).parent / "sets.toml").read_text(encoding="utf-8"))
 

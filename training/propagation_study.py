@@ -40,12 +40,12 @@ from PIL import Image
 from scipy import ndimage
 
 from lineplot import Line, draw
-from napari_delse.data import IGNORE
+from napari_delse.data.images import Plane
+from napari_delse.data.samples import IGNORE
 from napari_delse.geometry import Crop, CropConfig, ExtremePoints, ObjectMask
-from napari_delse.images import Plane
 from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor
-from napari_delse.propagation import Gap, PropagationConfig, gaps, objects_of, propagate
+from napari_delse.propagation.planes import Gap, PropagationConfig, gaps, objects_of, propagate
 
 STEPS = {
     "hippocampus_mri": (2, 3, 5, 10),

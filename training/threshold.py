@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_delse.data import IGNORE, Sample, object_ids, read_folder
+from napari_delse.data.samples import IGNORE, Sample, object_ids, read_folder
 from napari_delse.geometry import ExtremePoints, ObjectMask
 from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor, mask_from_phi

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_delse.checkpoint import load_model
-    from napari_delse.finetune_run import fine_tune
+    from napari_delse.finetuning.run import fine_tune
     from napari_delse.geometry import Correction, ExtremePoints
     from napari_delse.predict import Predictor
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Correction": "geometry",
     "ExtremePoints": "geometry",
     "Predictor": "predict",
-    "fine_tune": "finetune_run",
+    "fine_tune": "finetuning.run",
     "load_model": "checkpoint",
 }
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from napari_delse import _cli_evaluate, _cli_figure, _cli_files, _cli_models, _cli_segment, _cli_train
-from napari_delse._cli_common import Command, Group, sentence_of
+from napari_delse.commands import evaluate, figure, files, models, segment, train
+from napari_delse.commands.common import Command, Group, sentence_of
 
 app = typer.Typer(
     name="napari-delse",
@@ -79,14 +79,14 @@ def _root(
 
 
 for _command in (
-    _cli_segment.demo,
-    _cli_segment.segment,
-    _cli_evaluate.evaluate,
-    _cli_train.train,
-    _cli_figure.figure,
-    _cli_files.export,
-    _cli_files.replay,
+    segment.demo,
+    segment.segment,
+    evaluate.evaluate,
+    train.train,
+    figure.figure,
+    files.export,
+    files.replay,
 ):
-    app.command(cls=_cli_train.TrainCommand if _command is _cli_train.train else Command)(_command)
+    app.command(cls=train.TrainCommand if _command is train.train else Command)(_command)
 
-app.add_typer(_cli_models.models, cls=Group)
+app.add_typer(models.models, cls=Group)

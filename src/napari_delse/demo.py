@@ -13,14 +13,14 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse._overlay import BLACK, WHITE, Canvas, mosaic, object_colour
 from napari_delse._sample_data import sample_folder
 from napari_delse.checkpoint import write_atomically
-from napari_delse.files import ImageFile, label_dtype, open_image, write_labels
+from napari_delse.data.files import ImageFile, label_dtype, open_image, write_labels
+from napari_delse.data.images import ArrayLike
+from napari_delse.data.prompts import ObjectPrompt, read_prompts
+from napari_delse.figures.overlay import BLACK, WHITE, Canvas, mosaic, object_colour
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.images import ArrayLike
 from napari_delse.metrics import iou
-from napari_delse.prompts import ObjectPrompt, read_prompts
 
 HEADER = ("image", "objects", "mean IoU", "drag: before", "after", "ms/object")
 _DRAG = (1.0, 0.25, 0.2)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_delse.annotator import simulated_click, simulated_drag, simulated_prompt
-from napari_delse.data import IGNORE, Sample, read_folder
+from napari_delse.data.samples import IGNORE, Sample, read_folder
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask, Point
 from napari_delse.metrics import WIDTHS, Scores, score_object
 
@@ -226,7 +226,7 @@ def evaluate(
     predictor : Segmenter
         The model.
     folders : sequence of path
-        Data sets in the layout of `napari_delse.data`.
+        Data sets in the layout of `napari_delse.data.samples`.
     config : EvaluateConfig, optional
         Prompts, noise and corrections.
     names : mapping of str to sequence of str, optional

@@ -20,9 +20,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from napari_delse._giving_up import go_on
 from napari_delse.checkpoint import LoadedModel, load_model
 from napari_delse.confidence import Calibration, confidence
-from napari_delse.data import to_input
+from napari_delse.data.images import ArrayLike, Plane
+from napari_delse.data.samples import to_input
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
-from napari_delse.images import ArrayLike, Plane
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import UNIT, Delse, LevelSetFields, ModelConfig, click_map, drag_maps
 

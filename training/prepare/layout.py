@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_delse.checkpoint import write_atomically, write_json
-from napari_delse.data import object_ids
+from napari_delse.data.samples import object_ids
 
 Labels = npt.NDArray[np.uint16]
 CLASS = 1000  # ids of the objects of class c begin at c * CLASS

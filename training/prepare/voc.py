@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from layout import CLASS, Labels, Source, Split, arguments, read_names, read_png, require, write_splits
-from napari_delse.data import IGNORE
+from napari_delse.data.samples import IGNORE
 
 CLASSES = [
     "aeroplane",

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from app_model.types import KeyCode, KeyMod
 
-from napari_delse.edits import PlaneKey
+from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import BoolArray, ObjectMask
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-    from napari_delse.session import AnnotationSession
+    from napari_delse.annotation.session import AnnotationSession
 
 Stroke = tuple[PlaneKey, ObjectMask, npt.NDArray[Any], int]  # which pixels, what they held, what they hold now
 

@@ -11,9 +11,9 @@ import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, Signal
 
-from napari_delse.actions import Draft
-from napari_delse.policy import LabelPolicy
-from napari_delse.session import AnnotationSession
+from napari_delse.annotation.actions import Draft
+from napari_delse.annotation.policy import LabelPolicy
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._kept import is_kept, keep, take_up
 from napari_delse.widgets._label_store import LayerLabels, largest_label
 from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place

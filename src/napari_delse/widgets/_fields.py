@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon, QStandardItemModel
 from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QSlider, QWidget
 
+DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
 _ICON = 64  # pixels; shown smaller, also on fine screens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from napari_delse.actions import EXTREME_CLICKS
+from napari_delse.annotation.actions import EXTREME_CLICKS
 
 _AREAS = 4  # so many areas of dropped parts are told one by one
 _POINTS = ("top-most", "right-most", "bottom-most", "left-most")

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from napari.layers import Labels
 
-from napari_delse.session import AnnotationSession
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._brush import note_stroke
 
 if TYPE_CHECKING:

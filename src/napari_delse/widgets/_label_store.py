@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Labels
 
-from napari_delse.edits import PlaneKey
+from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import BoolArray
 from napari_delse.widgets._source import to_space
 
@@ -25,7 +25,7 @@ _MANY = 20_000  # pixels with values of their own, which are written past napari
 
 
 class LayerLabels:
-    """A napari Labels layer as a `session.LabelStore`, keeping napari's own undo in step."""
+    """A napari Labels layer as a `annotation.session.LabelStore`, keeping napari's own undo in step."""
 
     def __init__(self, layer: Labels) -> None:
         self._layer = ref(layer)  # else a session that is kept by its labels would keep them

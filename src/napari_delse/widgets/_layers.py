@@ -13,8 +13,8 @@ from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from napari.utils.transforms import Affine
 
-from napari_delse.actions import Draft
-from napari_delse.edits import PlaneKey
+from napari_delse.annotation.actions import Draft
+from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import BoolArray, Correction, ObjectMask, Point
 from napari_delse.widgets._source import ImageSource, to_space
 

@@ -9,8 +9,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_delse._giving_up import GivenUpError, only_while
+from napari_delse.annotation.replay import predict_draft
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.replay import predict_draft
 from napari_delse.widgets._run import Runner
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_delse.annotation.session import AnnotationSession, Request
+    from napari_delse.data.images import Plane
     from napari_delse.evolution import EvolutionConfig
-    from napari_delse.images import Plane
-    from napari_delse.session import AnnotationSession, Request
 
 
 class PredictorLike(Protocol):

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_delse import __version__, journal
-from napari_delse.edits import ArrayLabels
-from napari_delse.records import Header, Identity, carried_count
-from napari_delse.session import AnnotationSession
+from napari_delse import __version__
+from napari_delse.annotation import journal
+from napari_delse.annotation.edits import ArrayLabels
+from napari_delse.annotation.records import Header, Identity, carried_count
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._kept import Kept
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._source import ImageSource
@@ -175,7 +176,7 @@ class Recording:
 
 
 def _model_weights(model: str) -> str:
-    """In the runner: the `journal.weights_hash` of a model of that name; empty if there is none."""
+    """In the runner: the `annotation.journal.weights_hash` of a model of that name; empty if there is none."""
     from napari_delse.checkpoint import available_models
 
     folder = available_models().get(model)

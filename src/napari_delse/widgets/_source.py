@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.edits import PlaneKey
+from napari_delse.annotation.edits import PlaneKey
+from napari_delse.data.images import Plane
 from napari_delse.geometry import Point
-from napari_delse.images import Plane
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

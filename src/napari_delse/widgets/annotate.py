@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer
 
-from napari_delse.actions import LabelledObject
+from napari_delse.annotation.actions import LabelledObject
+from napari_delse.annotation.session import AnnotationSession
 from napari_delse.geometry import ObjectMask
-from napari_delse.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
+from napari_delse.widgets._annotate.editing import Editor
+from napari_delse.widgets._annotate.evolution import EvolutionView
+from napari_delse.widgets._annotate.export_control import ExportControl
+from napari_delse.widgets._annotate.features import ClassColumn
+from napari_delse.widgets._annotate.hearing import Hearing
+from napari_delse.widgets._annotate.keys import Keyboard, shown
+from napari_delse.widgets._annotate.layer_list import LayerList
+from napari_delse.widgets._annotate.panel import AnnotatePanel
+from napari_delse.widgets._annotate.remembering import Remembered
+from napari_delse.widgets._annotate.restoring import Restorer
+from napari_delse.widgets._annotate.status import what_next
+from napari_delse.widgets._annotate.view import show_draft, show_object
 from napari_delse.widgets._desk import Desk
-from napari_delse.widgets._editing import Editor
 from napari_delse.widgets._events import Followed, let_go
-from napari_delse.widgets._evolution import EvolutionView
-from napari_delse.widgets._export_control import ExportControl
-from napari_delse.widgets._features import ClassColumn
 from napari_delse.widgets._fields import paint_icons
-from napari_delse.widgets._hearing import Hearing
-from napari_delse.widgets._keys import Keyboard, shown
-from napari_delse.widgets._layer_list import LayerList
 from napari_delse.widgets._layers import WorkLayers, camera_of
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
-from napari_delse.widgets._panel import AnnotatePanel
 from napari_delse.widgets._recording import Journals
-from napari_delse.widgets._remembering import Remembered
-from napari_delse.widgets._restoring import Restorer
 from napari_delse.widgets._source import ImageSource
-from napari_delse.widgets._status import what_next
-from napari_delse.widgets._view import show_draft, show_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

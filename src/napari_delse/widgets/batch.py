@@ -12,13 +12,13 @@ from napari.layers import Labels
 from qtpy.QtCore import QTimer
 
 from napari_delse.widgets import _guide as guide
-from napari_delse.widgets._batch_filework import FileWork, fingerprint
-from napari_delse.widgets._batch_labels import BatchLabels
-from napari_delse.widgets._batch_layers import LayerWork
-from napari_delse.widgets._batch_panel import BatchPanel, duration
-from napari_delse.widgets._batch_plan import read_plane
-from napari_delse.widgets._batch_restoring import BatchRestorer
-from napari_delse.widgets._batch_run import BatchRunner, Control
+from napari_delse.widgets._batch.filework import FileWork, fingerprint
+from napari_delse.widgets._batch.labels import BatchLabels
+from napari_delse.widgets._batch.layers import LayerWork
+from napari_delse.widgets._batch.panel import BatchPanel, duration
+from napari_delse.widgets._batch.plan import read_plane
+from napari_delse.widgets._batch.restoring import BatchRestorer
+from napari_delse.widgets._batch.run import BatchRunner, Control
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._layers import camera_of

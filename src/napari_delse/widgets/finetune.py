@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from napari_delse.widgets import _training_words as say
 from napari_delse.widgets._events import Followed, let_go
+from napari_delse.widgets._finetune import words as say
+from napari_delse.widgets._finetune.choice import SourceChoice
+from napari_delse.widgets._finetune.fields import ink_of
+from napari_delse.widgets._finetune.jobs import JobOffers
+from napari_delse.widgets._finetune.panel import TrainingPanel
+from napari_delse.widgets._finetune.pictures import Drawn, Pictures
+from napari_delse.widgets._finetune.run import TrainingLike, TrainingRun, start_training
+from napari_delse.widgets._finetune.source import SourceForm
 from napari_delse.widgets._guide import sentence
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._run import Runner
-from napari_delse.widgets._training_choice import SourceChoice
-from napari_delse.widgets._training_fields import ink_of
-from napari_delse.widgets._training_jobs import JobOffers
-from napari_delse.widgets._training_panel import TrainingPanel
-from napari_delse.widgets._training_pictures import Drawn, Pictures
-from napari_delse.widgets._training_run import TrainingLike, TrainingRun, start_training
-from napari_delse.widgets._training_source import SourceForm
 from napari_delse.widgets.annotate import AnnotateWidget
 
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_delse.finetune import FineTuneConfig
-    from napari_delse.finetune_jobs import Job
-    from napari_delse.finetune_run import JobProgress
+    from napari_delse.finetuning.config import FineTuneConfig
+    from napari_delse.finetuning.jobs import Job
+    from napari_delse.finetuning.run import JobProgress
 
 _SURE = 4000  # a button that deletes waits so long for its second press, milliseconds
 
@@ -177,7 +177,7 @@ class FineTuneWidget(TrainingPanel):
         parent, name = self.form.parent_box.currentData(), self.form.name_edit.text().strip()
 
         def prepared(told: Callable[[int, int], None]) -> Job:
-            from napari_delse.finetune_jobs import prepare
+            from napari_delse.finetuning.jobs import prepare
 
             return prepare(make(), config, parent=parent, name=name, found=found, fresh=True, told=told)
 
@@ -246,7 +246,7 @@ class FineTuneWidget(TrainingPanel):
         ValueError
             If something cannot be; the message names it.
         """
-        from napari_delse.finetune import FineTuneConfig
+        from napari_delse.finetuning.config import FineTuneConfig
         from napari_delse.model import config_from_dict
 
         return config_from_dict(FineTuneConfig, self.form.values())
@@ -366,9 +366,9 @@ class FineTuneWidget(TrainingPanel):
 
 def _settings() -> tuple[type, Any]:
     """What can be set; imports torch."""
-    from napari_delse import finetune_process  # noqa: F401 - so that its answers are read without a delay
-    from napari_delse.finetune import PRESETS, FineTuneConfig
-    from napari_delse.model_store import check_name  # noqa: F401
+    from napari_delse.finetuning import process  # noqa: F401 - so that its answers are read without a delay
+    from napari_delse.finetuning.config import PRESETS, FineTuneConfig
+    from napari_delse.finetuning.model_store import check_name  # noqa: F401
     from napari_delse.settings import notes
 
     notes(FineTuneConfig)
@@ -376,12 +376,12 @@ def _settings() -> tuple[type, Any]:
 
 
 def _choose(name: str) -> None:
-    from napari_delse.model_store import choose_model
+    from napari_delse.finetuning.model_store import choose_model
 
     choose_model(name)
 
 
 def _check_name(name: str) -> None:
-    from napari_delse.model_store import check_name
+    from napari_delse.finetuning.model_store import check_name
 
     check_name(name)

@@ -1,0 +1,4 @@
+"""What is read from outside: images, their planes, labelled samples and tables of prompts.
+
+Imports the geometry alone.
+"""

@@ -1,0 +1,4 @@
+"""Labels for other programs: TIFF, OME-TIFF, OME-Zarr, COCO, GeoJSON and ImageJ ROIs.
+
+Imports the geometry and `data`.
+"""

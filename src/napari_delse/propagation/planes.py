@@ -1,0 +1,234 @@
+"""Propagation: objects of a few labelled planes carried through the planes between them, in z or in time.
+
+The planes between two key planes form a gap. Every gap is worked out by itself, from its two key planes and its own
+planes alone: so correcting one plane changes nothing beyond the nearest key planes, memory does not grow with the
+number of planes, gaps may be worked out on different machines, and a run that was stopped goes on with the same bytes.
+
+A key plane says all about its plane: an object that is missing there is not there. What a key plane does not show is
+found only from the other side, and what neither shows is not found. Objects that divide are not followed: each
+daughter needs a key plane of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_delse.data.images import Plane
+from napari_delse.geometry import ObjectMask
+from napari_delse.propagation.gap import AcrossSegmenter, Carried, Gap, PropagationConfig, carry, paint
+
+__all__ = ["Gap", "PropagatedObject", "PropagatedPlane", "PropagationConfig", "affected", "gaps", "propagate"]
+
+Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
+_MOST_LOST = 0.3  # share of an object that others may take before somebody should look at it
+_STRIP = 2**22  # pixels of a key plane looked at together
+
+
+@dataclass(frozen=True)
+class PropagatedObject:
+    """One object in one plane."""
+
+    label: int
+    area: int  # pixels in the label plane; 0 where the object ended or others took all of it
+    confidence: float  # in [0, 1]; 1 in a key plane
+    keys: tuple[int, ...]  # key planes that it came from
+    review: str = ""  # why somebody should look at it; empty for no reason
+
+
+@dataclass(frozen=True, eq=False)
+class PropagatedPlane:
+    """One finished plane."""
+
+    index: int
+    labels: npt.NDArray[Any]  # (Y, X)
+    objects: tuple[PropagatedObject, ...]
+    is_key: bool
+
+    @property
+    def review(self) -> tuple[PropagatedObject, ...]:
+        """Objects that somebody should look at; empty for a plane that needs no review."""
+        return tuple(one for one in self.objects if one.review)
+
+
+def gaps(count: int, keys: Collection[int]) -> list[Gap]:
+    """The runs of planes without labels, in their order.
+
+    Parameters
+    ----------
+    count : int
+        Number of planes.
+    keys : collection of int
+        Key planes.
+
+    Raises
+    ------
+    ValueError
+        If there is no key plane, or one that does not exist.
+    """
+    chosen = sorted(set(keys))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ValueError(f"key planes must be one or more of the {count} planes 0..{count - 1}, got {chosen}")
+    ends = [None, *chosen, None]
+    found = []
+    for before, after in pairwise(ends):
+        first, last = 0 if before is None else before + 1, count - 1 if after is None else after - 1
+        if first <= last:
+            found.append(Gap(first, last, before, after))
+    return found
+
+
+def affected(count: int, keys: Collection[int], changed: int) -> range:
+    """Planes to propagate again after plane ``changed`` was corrected, added to the key planes or taken from them.
+
+    Parameters
+    ----------
+    count : int
+        Number of planes.
+    keys : collection of int
+        Key planes; whether ``changed`` is among them makes no difference.
+    changed : int
+        The plane.
+
+    Returns
+    -------
+    range
+        From the key plane before to the one after, without these; all others keep their bytes.
+    """
+    if not 0 <= changed < count:
+        raise ValueError(f"plane {changed} does not exist among the {count} planes 0..{count - 1}")
+    first = max((key + 1 for key in keys if key < changed), default=0)
+    return range(first, min((key for key in keys if key > changed), default=count))
+
+
+def propagate(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    keys: Mapping[int, Labels],
+    config: PropagationConfig | None = None,
+    *,
+    only: range | None = None,
+) -> Iterator[PropagatedPlane]:
+    """Carry the objects of the key planes through all others, yielding one finished label plane at a time.
+
+    Parameters
+    ----------
+    predictor : AcrossSegmenter
+        The model.
+    planes : sequence of Plane
+        The stack in its order; read crop by crop, where it is needed.
+    keys : mapping of int to array of shape (Y, X), or function without arguments that gives one
+        Labels of the key planes, 0 for background; the same label is the same object. A function is called when its
+        plane is needed, once to carry its objects on and once to pass it on, so that whole key planes are not kept.
+    config : PropagationConfig, optional
+        How.
+    only : range, optional
+        Yield only these planes (step 1); gaps that hold none of them are not worked out. A run that was stopped goes
+        on with ``range(next plane, len(planes))``, a correction with `affected`. Planes have the same bytes as in
+        a whole run.
+
+    Yields
+    ------
+    PropagatedPlane
+        In their order. Key planes are passed on as they are. The labels of the others have a dtype that holds those
+        of their key planes.
+
+    Raises
+    ------
+    ValueError
+        If there is no key plane, or one that does not exist, or whose labels are no plane of integers of the right
+        shape.
+    """
+    config = config or PropagationConfig()
+    spans = gaps(len(planes), keys)
+    wanted = range(len(planes)) if only is None else only
+    if wanted.step != 1 or (len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(planes)):
+        raise ValueError(f"only must be a range of the planes 0..{len(planes) - 1} with step 1, got {only}")
+    known = _Keys(planes, keys)
+    by_first = {gap.first: gap for gap in spans}
+    index = 0
+    while index < len(planes):
+        gap = by_first.get(index)
+        here = range(index, index + 1) if gap is None else gap.planes
+        if gap is None and index in wanted:
+            yield known.plane(index)
+        elif gap is not None and here[0] < wanted.stop and here[-1] >= wanted.start:
+            before, after = known.objects(gap.before), known.objects(gap.after)
+            dtype = known.dtype(gap)
+            for plane, carried in carry(predictor, planes, gap, before, after, config):
+                if plane in wanted:
+                    yield _finished(plane, carried, planes[plane].shape, dtype)
+        index = here[-1] + 1
+
+
+class _Keys:
+    """The labels of the key planes, no more than the last two of them in memory."""
+
+    def __init__(self, planes: Sequence[Plane], keys: Mapping[int, Labels]) -> None:
+        self._planes, self._keys = planes, keys
+        self._kept: dict[int, tuple[np.dtype[Any], dict[int, ObjectMask]]] = {}
+
+    def labels(self, index: int) -> npt.NDArray[Any]:
+        given = self._keys[index]
+        labels = np.asarray(given() if callable(given) else given)
+        shape = self._planes[index].shape
+        if labels.shape != shape or labels.dtype.kind not in "bui":
+            raise ValueError(
+                f"the labels of key plane {index} must be integers of shape {shape}, got {labels.dtype} "
+                f"{labels.shape}; are they of this image?"
+            )
+        return labels
+
+    def _known(self, index: int, labels: npt.NDArray[Any] | None = None) -> tuple[np.dtype[Any], dict[int, ObjectMask]]:
+        if index not in self._kept:
+            labels = self.labels(index) if labels is None else labels
+            self._kept = dict(list(self._kept.items())[-1:])
+            self._kept[index] = labels.dtype, objects_of(labels)
+        return self._kept[index]
+
+    def objects(self, index: int | None) -> dict[int, ObjectMask]:
+        return {} if index is None else self._known(index)[1]
+
+    def dtype(self, gap: Gap) -> np.dtype[Any]:
+        return np.result_type(*(self._known(key)[0] for key in (gap.before, gap.after) if key is not None))
+
+    def plane(self, index: int) -> PropagatedPlane:
+        labels = self.labels(index)
+        objects = tuple(
+            PropagatedObject(label, mask.area, 1.0, (index,)) for label, mask in self._known(index, labels)[1].items()
+        )
+        return PropagatedPlane(index, labels, objects, is_key=True)
+
+
+def objects_of(labels: npt.NDArray[Any]) -> dict[int, ObjectMask]:
+    """All objects of a label plane; its pixels are looked at strip by strip, so that memory does not double."""
+    boxes: dict[int, tuple[int, int, int, int]] = {}
+    rows = max(1, _STRIP // max(1, labels.shape[1]))
+    for top in range(0, labels.shape[0], rows):
+        values, numbered = np.unique(labels[top : top + rows], return_inverse=True)
+        found = ndimage.find_objects(numbered.reshape(-1, labels.shape[1]) + 1)
+        for value, window in zip(values.tolist(), found, strict=True):
+            if value:
+                y0, x0, y1, x1 = top + window[0].start, window[1].start, top + window[0].stop, window[1].stop
+                a0, b0, a1, b1 = boxes.get(int(value), (y0, x0, y1, x1))
+                boxes[int(value)] = min(a0, y0), min(b0, x0), max(a1, y1), max(b1, x1)
+    return {
+        label: ObjectMask(labels[y0:y1, x0:x1] == label, (y0, x0)) for label, (y0, x0, y1, x1) in sorted(boxes.items())
+    }
+
+
+def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> PropagatedPlane:
+    labels = paint(carried, shape, dtype)
+    objects = []
+    for one in carried:
+        area = int(np.count_nonzero(labels[one.mask.slices] == one.label)) if one.mask.area else 0
+        lost = 1 - area / one.mask.area if one.mask.area else 0.0
+        review = f"other objects took {lost:.0%} of it" if lost > _MOST_LOST else one.review
+        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, review))
+    return PropagatedPlane(index, labels, tuple(objects), is_key=False)

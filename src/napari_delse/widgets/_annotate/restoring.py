@@ -1,0 +1,93 @@
+"""Bringing unfinished work back into labels."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_delse.annotation.session import AnnotationSession
+from napari_delse.widgets._label_store import LayerLabels
+from napari_delse.widgets._layers import MINE, new_labels
+from napari_delse.widgets._source import ImageSource
+
+if TYPE_CHECKING:
+    from napari_delse.annotation.records import Header
+    from napari_delse.widgets._desk import Desk
+    from napari_delse.widgets._notices import Notices
+    from napari_delse.widgets._recording import Journals
+
+
+class Restorer:
+    """Restores unfinished work that the journals offer, into the labels of a desk."""
+
+    def __init__(self, desk: Desk, journals: Journals, notices: Notices) -> None:
+        self.labels: Labels | None = None  # those that are being restored into
+        self._desk, self._journals, self._notices = desk, journals, notices
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the labels of the desk are being restored, so that nobody can work on them."""
+        return self.labels is not None and self.labels is self._desk.labels
+
+    def restore(self) -> None:
+        """Bring unfinished work on this image back: into the labels if they are untouched, else into new ones."""
+        desk, offer = self._desk, self._journals.offer
+        if offer is None or desk.source is None or self.labels is not None:
+            return
+        with self._notices.told():
+            layer = self._labels_for(offer.header, desk.source)
+            self.labels = layer
+            if layer is desk.labels:
+                desk.session = None
+            self._journals.restore(layer.data, partial(self._on_restored, desk.source, layer), self._not_restored)
+
+    def _labels_for(self, header: Header, source: ImageSource) -> Labels:
+        """The labels that unfinished work is restored into.
+
+        Raises
+        ------
+        ValueError
+            If it began with labels that are not there, or the memory does not suffice for new ones.
+        """
+        sessions, mine = self._desk.sessions, self._desk.labels
+        found = [x for x in self._desk.matching_labels() if np.dtype(x.data.dtype) == np.dtype(header.dtype)]
+        free = [x for x in found if x not in sessions or not sessions[x].can_undo]
+        if not header.blank:
+            filled = [x for x in free if not x.metadata.get(MINE) or mine is not x]
+            if mine is not None and mine in filled:
+                return mine
+            if len(filled) == 1:
+                return filled[0]
+            raise ValueError(
+                "this work began with labels that were there already; open them, choose them as the labels, "
+                "and restore it then"
+            )
+        if mine is not None and mine in free and mine.metadata.get(MINE) and sessions[mine].next_label == 1:
+            return mine
+        layer = new_labels(source)
+        if np.dtype(layer.data.dtype) != np.dtype(header.dtype):
+            layer.data = np.zeros(source.shape, header.dtype)
+        return layer
+
+    def _on_restored(self, source: ImageSource, layer: Labels, session: AnnotationSession) -> None:
+        desk, self.labels = self._desk, None
+        if layer not in desk.viewer.layers:
+            desk.viewer.add_layer(layer)
+        self._journals.end(desk.sessions.get(layer))
+        session.store = LayerLabels(layer)
+        desk.sessions[layer] = session
+        with suppress(AttributeError):  # private: what napari would undo is gone
+            layer._reset_history()
+        layer.refresh()
+        if desk.source is source:
+            desk.choose_labels(layer)
+
+    def _not_restored(self, error: Exception) -> None:
+        self.labels = None
+        if self._desk.labels is not None:
+            self._desk.session = self._desk.sessions.get(self._desk.labels)
+        self._notices.say(error)

@@ -1,0 +1,320 @@
+"""Runs of the batch widget over layers: what can be chosen, what would be done, and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from napari.layers import Labels, Points
+
+from napari_delse.annotation.carrying import PlaneLine, Traces, earlier, edits_of
+from napari_delse.annotation.edits import ArrayLabels, PixelEdit
+from napari_delse.propagation.planes import PropagatedPlane
+from napari_delse.widgets._batch.labels import BatchLabels, fits
+from napari_delse.widgets._batch.plan import Plan, again_from, line_of, plan, shown_place
+from napari_delse.widgets._batch.review import doubts_of
+from napari_delse.widgets._batch.run import BatchRunner, Cancelled, Control, Pace, Watched
+from napari_delse.widgets._batch.survey import Survey
+from napari_delse.widgets._brush import painted
+from napari_delse.widgets._desk import desk_of
+from napari_delse.widgets._events import Followed
+from napari_delse.widgets._label_store import largest_label
+from napari_delse.widgets._layers import MINE, is_picture, new_labels
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.utils.events import Event
+
+    from napari_delse.widgets._batch.panel import BatchPanel
+    from napari_delse.widgets._notices import Notices
+    from napari_delse.widgets._source import ImageSource
+
+Step = tuple[PropagatedPlane, list[PixelEdit]]
+
+
+@dataclass(eq=False)
+class LayerRun:
+    """A run over layers while it goes on."""
+
+    plan: Plan
+    layer: Labels
+    source: ImageSource
+    control: Control
+    pace: Pace
+    data: Any  # of the labels when it began
+    name: str = field(default_factory=lambda: uuid4().hex[:12])
+    why: str = ""  # it was ended
+
+    def stop(self, why: str) -> None:
+        """End it."""
+        self.why = self.why or why
+        self.control.cancel()
+
+
+class LayerWork:
+    """Everything about runs over layers but how it looks.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where the layers are.
+    panel : BatchPanel
+        What is chosen, and where doubts are listed.
+    runner : BatchRunner
+        Where it runs.
+    labels : BatchLabels
+        Who writes.
+    notices : Notices
+        Where trouble and results are told.
+    changed : callable
+        Called when something else is to be shown.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        panel: BatchPanel,
+        runner: BatchRunner,
+        labels: BatchLabels,
+        notices: Notices,
+        changed: Callable[[], object],
+    ) -> None:
+        self.viewer, self._form, self._review = viewer, panel.form, panel.review
+        self._runner, self._labels, self._notices, self._changed = runner, labels, notices, changed
+        self.survey = Survey(changed)
+        self.run: LayerRun | None = None
+        self.last_layer: Labels | None = None  # that a run wrote to
+        self._last: Plan | None = None  # the last run that carried objects, with all its key planes
+        self._followed = Followed()
+        self._following: tuple[Labels, ...] = ()
+
+    def close(self) -> None:
+        """Follow and look up nothing any more."""
+        self._followed.let_go()
+        self.survey.close()
+
+    # ---- what can be chosen
+
+    def offer(self) -> None:
+        """Offer the layers that there are."""
+        layers, form = self.viewer.layers, self._form
+        active = layers.selection.active
+        form.offer_images([layer for layer in layers if is_picture(layer)], active)
+        source = form.source
+        mine = [x for x in layers if isinstance(x, Labels) and x.metadata.get(MINE) != "preview"]
+        fitting = [x for x in mine if source is not None and fits(x, source)]
+        unfit = {x.name: _why_not(x, source) for x in mine if source is not None and x not in fitting}
+        form.offer_labels(fitting, unfit, next(filter(_is_worked_on, fitting), active))
+        form.offer_points([x for x in layers if isinstance(x, Points) and not x.metadata.get(MINE)])
+        form.offer_axes(source)
+        self._follow(tuple(fitting))
+
+    def _follow(self, layers: tuple[Labels, ...]) -> None:
+        """Hear what is painted in these layers."""
+        if layers != self._following:
+            self._followed.let_go()
+            self._following = layers
+            for layer in layers:
+                self._followed.follow(layer.events.paint, self._on_painted)
+                self._followed.follow(layer.events.data, self._on_data)
+
+    @property
+    def _surveyed(self) -> Labels | None:
+        """The layer whose labels the next run begins with."""
+        box = {"carry": self._form.labels_box, "refine": self._form.coarse_box}.get(self._form.task)
+        layer = None if box is None else box.currentData()
+        return layer if isinstance(layer, Labels) and layer in self.viewer.layers else None
+
+    def _on_painted(self, event: Event) -> None:
+        if event.source is self._surveyed:
+            places: set[int] | None = set()
+            line = self.line
+            try:
+                for plane, mask, _, value in painted(event.value):
+                    edit = PixelEdit.known(plane, mask, value, 0, np.dtype(np.uint32))
+                    places = None if line is None or places is None else places | set(line.places(edit))
+            except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
+                places = None
+            self.survey.forget(places)
+        self._changed()
+
+    def _on_data(self, event: Event) -> None:
+        if event.source is self._surveyed:
+            self.survey.forget()
+        self._changed()
+
+    def touched(self, layer: Labels) -> None:
+        """Steps were undone or done again in a layer."""
+        if layer is self._surveyed:
+            self.survey.forget()
+        self._stop_if_undone()
+
+    @property
+    def line(self) -> PlaneLine | None:
+        """The chosen planes."""
+        source, along = self._form.source, self._form.along_box.currentData()
+        return None if source is None or along is None else line_of(source, along, self.viewer)
+
+    @property
+    def place(self) -> int | None:
+        """Which of them is shown."""
+        source, line = self._form.source, self.line
+        return None if source is None or line is None else shown_place(source, line, self.viewer)
+
+    # ---- what would be done
+
+    def traces(self, layer: Labels | None = None, line: PlaneLine | None = None) -> Traces:
+        """What was done to the chosen labels."""
+        layer, line = layer or self._form.labels_box.currentData(), line or self.line
+        if not isinstance(layer, Labels) or line is None:
+            return Traces()
+        session = self._labels.find(layer)
+        return Traces() if session is None else Traces.of(session.actions, line)
+
+    def plan(self) -> Plan:
+        """What Start would do.
+
+        Raises
+        ------
+        ValueError
+            If it cannot, with the reason.
+        """
+        wish, line = self._form.wish(), self.line
+        first = [] if self.place is None else [self.place]
+        self.survey.look_at(self._surveyed, line, first)
+        return plan(wish, self.survey.known, self.traces(), self.viewer)
+
+    def plan_again(self) -> Plan:
+        """What "Carry on from here" would do.
+
+        Raises
+        ------
+        ValueError
+            If it cannot, with the reason.
+        """
+        last, place = self._last, self.place
+        if last is None or last.wish.labels not in self.viewer.layers:
+            raise ValueError("carry objects first; then correct a plane and carry on from it")
+        if place is None or self.line != last.line or self._form.task != "carry":
+            raise ValueError("show a plane of the last run, from the front")
+        if place not in self.survey.known:
+            raise ValueError("the plane is being looked at ...")
+        return again_from(last, place, self.survey.known)
+
+    # ---- doing it
+
+    def start(self, made: Plan) -> None:
+        """Begin a run."""
+        source, layer = made.wish.source, made.wish.labels
+        assert source is not None  # the plan has one
+        if layer is None:
+            layer = new_labels(source)
+            if made.wish.coarse is not None and made.wish.task == "refine":
+                layer.data = np.zeros(source.shape, made.wish.coarse.data.dtype)
+            layer.name = f"{source.layer.name} {'refined' if made.wish.task == 'refine' else 'objects'}"
+            self.viewer.add_layer(layer)
+            self._labels.session(layer, source, blank=True)
+        session = self._labels.session(layer, source)
+        self.last_layer = layer
+        if made.wish.task == "carry":
+            self._last = made
+        steps = partial(_steps, made, layer.data, session.actions)
+        control = self._runner.start(self._form.model, steps, self._on_step, self._on_end, self._on_failed)
+        self.run = LayerRun(made, layer, source, control, Pace(len(made.planes), made.objects), layer.data)
+        self._notices.say()
+        self._changed()
+
+    def _on_step(self, step: Step) -> None:
+        """A plane came from the worker."""
+        run = self.run
+        if run is None:
+            return
+        if run.layer not in self.viewer.layers:
+            run.stop("The labels layer was deleted, so the run ended.")
+        elif run.layer.data is not run.data:
+            run.stop("The labels layer got other data, so the run ended.")
+        self._stop_if_undone()
+        if not run.why:
+            plane, edits = step
+            then = partial(self._on_written, run, plane)
+            self._labels.write(run.name, run.layer, run.source, edits, then, self._on_unwritten)
+
+    def _on_written(self, run: LayerRun, plane: PropagatedPlane) -> None:
+        """A plane stands in the labels."""
+        run.pace.plane(run.control.predictions)
+        self._review.add(plane.index, run.name, doubts_of(plane, run.name))
+        if run.layer is self._surveyed and run.plan.line == self.line:
+            before = self.survey.known.get(plane.index, frozenset())
+            self.survey.set(plane.index, before | {one.label for one in plane.objects if one.area})
+        self._changed()
+
+    def _on_unwritten(self, error: Exception) -> None:
+        if self.run is not None:
+            self.run.stop(str(error))
+
+    def _stop_if_undone(self) -> None:
+        """A run that was undone while it goes on does not go on."""
+        run = self.run
+        if run is not None and run.pace.done and run.name not in self.traces(run.layer, run.plan.line).runs:
+            session = self._labels.find(run.layer)
+            if session is not None and any(one.pixels for one in session.undone):
+                self._labels.drop()
+                run.stop("The run was undone, so it ended.")
+
+    def _on_end(self) -> None:
+        run = self.run
+        if run is not None:
+            self._labels.write(run.name, run.layer, run.source, [], partial(self._over, run), self._on_unwritten)
+
+    def _on_failed(self, error: Exception) -> None:
+        run = self.run
+        if run is None:
+            return
+        if isinstance(error, Cancelled):
+            self._on_end()
+        else:
+            self.run = None
+            self._notices.say(error)
+
+    def _over(self, run: LayerRun) -> None:
+        """All that came is written."""
+        self.run = None
+        done, total = run.pace.done, run.pace.total
+        if run.why:
+            self._notices.say(RuntimeError(run.why))
+        elif run.control.is_cancelled:
+            self._notices.tell(f"Cancelled after {done} of {total} planes; these stay, and Undo takes them back.")
+        else:
+            many = "1 plane is" if done == 1 else f"{done} planes are"
+            found = self._review.count
+            look = f" {found} objects to look at are in the tab Review." if found else ""
+            self._notices.tell(f"{many} done.{look}")
+        self._changed()
+
+
+def _steps(made: Plan, data: Any, actions: tuple[Any, ...], predictor: Any, control: Control) -> Iterator[Step]:
+    """In the worker: planes, and what changes in the labels for each."""
+    next_label = largest_label(data, lambda: control.is_cancelled) + 1 if made.wish.task == "points" else 1
+    store = ArrayLabels(data)
+    for plane in made.produce(Watched(predictor, control), next_label):
+        key = made.line.key(plane.index)
+        former = earlier(actions, key)
+        yield plane, list(edits_of(store, key, plane.labels, former, protect=made.wish.protect))
+
+
+def _why_not(layer: Labels, source: ImageSource | None) -> str:
+    if layer.multiscale:
+        return "several resolutions; open the finest by itself"
+    if source is not None and tuple(layer.data.shape) == source.shape:
+        return f"{layer.data.dtype} is no type of labels"
+    return f"shape {tuple(layer.data.shape)}, and the image has {None if source is None else source.shape}"
+
+
+def _is_worked_on(layer: Labels) -> bool:
+    """Whether these are the labels that the annotate widget writes to now."""
+    desk = desk_of(layer)
+    return desk is not None and desk.labels is layer
