@@ -15,9 +15,18 @@ from napari_delse.data.images import Plane
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
 from napari_delse.metrics import iou
 from napari_delse.predict import Predictor, mask_from_phi
-from napari_delse.propagation.gap import Carried, paint
-from napari_delse.propagation.planes import Gap, PropagationConfig, affected, gaps, objects_of, propagate
-from napari_delse.propagation.shapes import between, centre, moved, movement, signed_distance
+from napari_delse.propagation.config import Gap, PropagationConfig
+from napari_delse.propagation.gap import Carried
+from napari_delse.propagation.planes import affected, gaps, objects_of, paint, propagate
+from napari_delse.propagation.shapes import (
+    between,
+    centre,
+    interpolated,
+    mask_iou,
+    moved,
+    movement,
+    signed_distance,
+)
 
 SHAPE = (60, 70)
 
@@ -96,6 +105,44 @@ def test_moving_and_growing_objects_are_followed_between_two_keys():
     assert not any(plane.review for plane in found)
     assert found[4].objects[0].keys == (0, 10)
     assert found[4].objects[0].area == (truth[4] == 1).sum()
+
+
+class Shrunk(Ideal):
+    """Finds a disk that is too small by so many network pixels, in every plane."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def segment_across(self, items, batch_size=None):
+        for found in super().segment_across(items, batch_size):
+            found.states = [found.states[0] - self.by]
+            yield found
+
+
+def test_the_model_counts_the_less_the_more_it_misses_the_key_planes():
+    truth = truth_of(lambda z: (30, 35, {0: 20, 4: 17}.get(z, 14)), count=5)
+    planes, keys = planes_of(images_of(truth)), {0: truth[0], 4: truth[4]}
+    areas = [list(propagate(Shrunk(by), planes, keys))[2].objects[0].area for by in (0, 4)]
+    right, expected = 14**2 * np.pi, 18.5**2 * np.pi
+    assert areas[0] == pytest.approx(right, rel=0.15)  # right in the key planes, so it is believed here
+    assert areas[1] == pytest.approx(expected, rel=0.15)  # wrong there, so it counts less, and finds less still
+
+
+def test_an_object_that_stays_is_expected_in_place_and_one_that_moves_on_its_way():
+    still = truth_of(lambda z: (30, 30 + z // 4, 16), count=5)
+    moving = truth_of(lambda z: (30, 20 + 6 * z, 8), count=5)
+    believing = replace(PropagationConfig(), trust=1e6)
+    for truth in (still, moving):
+        dark = planes_of(images_of(truth))
+        found = list(propagate(Shrunk(0), dark, {0: truth[0], 4: truth[4]}, believing))
+        middle = objects_of(found[2].labels)[1]
+        first, last = (objects_of(truth[k])[1] for k in (0, 4))
+        if truth is still:
+            assert mask_iou(middle, interpolated(first, last, 0.5, SHAPE)) > 0.99
+        else:
+            assert mask_iou(middle, objects_of(truth[2])[1]) > 0.85
+            assert not interpolated(first, last, 0.5, SHAPE).area
 
 
 def test_objects_and_planes_share_the_passes_of_the_model():

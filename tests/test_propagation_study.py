@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from napari_delse.geometry import ObjectMask
-from napari_delse.propagation.planes import Gap, PropagationConfig
+from napari_delse.propagation.config import Gap, PropagationConfig
 
 
 @pytest.fixture

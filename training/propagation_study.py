@@ -45,7 +45,8 @@ from napari_delse.data.samples import IGNORE
 from napari_delse.geometry import Crop, CropConfig, ExtremePoints, ObjectMask
 from napari_delse.metrics import common_window, in_window, iou
 from napari_delse.predict import Predictor
-from napari_delse.propagation.planes import Gap, PropagationConfig, gaps, objects_of, propagate
+from napari_delse.propagation.config import Gap, PropagationConfig
+from napari_delse.propagation.planes import gaps, objects_of, propagate
 
 STEPS = {
     "hippocampus_mri": (2, 3, 5, 10),

@@ -22,9 +22,9 @@ from scipy import ndimage
 
 from napari_delse.data.images import Plane
 from napari_delse.geometry import ObjectMask
-from napari_delse.propagation.gap import AcrossSegmenter, Carried, Gap, PropagationConfig, carry, paint
-
-__all__ = ["Gap", "PropagatedObject", "PropagatedPlane", "PropagationConfig", "affected", "gaps", "propagate"]
+from napari_delse.propagation.config import Gap, PropagationConfig
+from napari_delse.propagation.gap import Carried, carry
+from napari_delse.propagation.outlining import AcrossSegmenter
 
 Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
 _MOST_LOST = 0.3  # share of an object that others may take before somebody should look at it
@@ -232,3 +232,35 @@ def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dt
         review = f"other objects took {lost:.0%} of it" if lost > _MOST_LOST else one.review
         objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, review))
     return PropagatedPlane(index, labels, tuple(objects), is_key=False)
+
+
+def paint(carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """One label plane of objects that may overlap: a pixel goes to the object in which it lies deepest.
+
+    Of equally deep ones the more confident object takes it, then the smaller label.
+    """
+    labels = np.zeros(shape, dtype)
+    depths: dict[int, npt.NDArray[np.float32]] = {}
+    order = sorted((one for one in carried if one.mask.area), key=lambda one: (-one.confidence, one.label))
+    painted: dict[int, Carried] = {}
+    for one in order:
+        window = one.mask.slices
+        here = labels[window]
+        rivals = np.unique(here[one.mask.mask & (here != 0)])
+        wins = one.mask.mask & (here == 0)
+        if len(rivals):
+            depth = ndimage.distance_transform_edt(np.pad(one.mask.mask, 1))[1:-1, 1:-1].astype(np.float32)
+            for rival in rivals.tolist():
+                other = painted[rival].mask
+                if rival not in depths:
+                    depths[rival] = ndimage.distance_transform_edt(np.pad(other.mask, 1))[1:-1, 1:-1].astype(np.float32)
+                shared = one.mask.mask & (here == rival)
+                rows, columns = np.nonzero(shared)
+                theirs = depths[rival][
+                    rows + one.mask.origin[0] - other.origin[0], columns + one.mask.origin[1] - other.origin[1]
+                ]
+                deeper = depth[rows, columns] > theirs
+                wins[rows[deeper], columns[deeper]] = True
+        here[wins] = one.label
+        painted[one.label] = one
+    return labels

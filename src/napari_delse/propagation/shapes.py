@@ -103,9 +103,28 @@ def between(
     start, end = centre(one), centre(other)
     here = (1 - share) * start + share * end if here is None else here
     shifts = [tuple(np.rint(here - place).astype(int).tolist()) for place in (start, end)]
-    masks = [moved(mask, shift) for mask, shift in zip((one, other), shifts, strict=True)]
-    crop = Crop.around(box_around(masks), _GRID)
-    phi = (1 - share) * signed_distance(masks[0], crop) + share * signed_distance(masks[1], crop)
+    return interpolated(moved(one, shifts[0]), moved(other, shifts[1]), share, shape)
+
+
+def interpolated(one: ObjectMask, other: ObjectMask, share: float, shape: tuple[int, int]) -> ObjectMask:
+    """The shape on the way from one mask to another in place: signed distances interpolated.
+
+    Parameters
+    ----------
+    one, other : ObjectMask
+        Neither is empty.
+    share : float
+        0 gives one, 1 the other.
+    shape : (int, int)
+        Shape of the plane.
+
+    Returns
+    -------
+    ObjectMask
+        Empty where the two are apart.
+    """
+    crop = Crop.around(box_around([one, other]), _GRID)
+    phi = (1 - share) * signed_distance(one, crop) + share * signed_distance(other, crop)
     return mask_from_phi(phi.astype(np.float32), crop, shape, 0.0)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from napari_delse.data.files import ImageFile, label_dtype, open_image
 from napari_delse.data.prompts import read_prompts
-from napari_delse.propagation.planes import PropagationConfig
+from napari_delse.propagation.config import PropagationConfig
 from napari_delse.stacks.coarse import CoarseLabels
 from napari_delse.stacks.fingerprints import digest, state
 from napari_delse.stacks.key_planes import KeyPlanes

@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.propagation.gap import Carried, paint
-from napari_delse.propagation.planes import PropagatedObject, PropagatedPlane, PropagationConfig
+from napari_delse.propagation.config import PropagationConfig
+from napari_delse.propagation.gap import Carried
+from napari_delse.propagation.planes import PropagatedObject, PropagatedPlane, paint
 
 Prompted = tuple[int, Sequence[tuple[int, ExtremePoints]]]
 """A plane's place, and label and prompt of its objects."""

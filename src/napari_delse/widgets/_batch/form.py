@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_delse.propagation.planes import PropagationConfig
+from napari_delse.propagation.config import PropagationConfig
 from napari_delse.widgets._batch.plan import Wish, axes_along
 from napari_delse.widgets._fields import choice, fill, show_refused
 from napari_delse.widgets._source import ImageSource

@@ -1,0 +1,87 @@
+"""Objects of both key planes of a gap: the shape to expect between, and how far to trust it beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from napari_delse.data.images import Plane
+from napari_delse.geometry import ObjectMask
+from napari_delse.propagation.config import Gap, PropagationConfig
+from napari_delse.propagation.outlining import AcrossSegmenter, Job, outline
+from napari_delse.propagation.shapes import EMPTY, alikeness, between, interpolated, mask_iou
+
+_MOST_TRUST = 8.0  # more of it keeps phi from placing even a shape that is right
+_SUREST = 0.99  # no shape is more alike, and no model better
+
+Waves = dict[tuple[int, int, int], ObjectMask]
+"""Carried shapes by direction, plane and label."""
+
+
+def bridges(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    gap: Gap,
+    before: Mapping[int, ObjectMask],
+    after: Mapping[int, ObjectMask],
+    waves: Waves,
+    config: PropagationConfig,
+) -> dict[int, list[Job]]:
+    """What to outline of the objects of both key planes, which are never lost between them, by plane.
+
+    An object that stays is expected where the signed distances of its two shapes, interpolated, are inside; another
+    one where the shapes carried from both sides meet. What is expected counts the more the more alike the two shapes
+    are, and the more the model misses them in the key planes, where the truth is known.
+    """
+    jobs: dict[int, list[Job]] = {plane: [] for plane in gap.planes}
+    if gap.before is None or gap.after is None:
+        return jobs
+    labels = sorted(set(before) & set(after))
+    alike = {label: alikeness(before[label], after[label]) for label in labels}
+    misses = _misses(predictor, planes, gap, before, after, labels) if config.trust else dict.fromkeys(labels, 0.0)
+    trust = {x: min(config.trust * _odds(alike[x]) * _odds(misses[x]), _MOST_TRUST) for x in labels}
+    stays = {x: mask_iou(before[x], after[x]) > config.staying * alike[x] for x in labels}
+    for plane in gap.planes:
+        share, shape = (plane - gap.before) / (gap.after - gap.before), planes[plane].shape
+        for label in labels:
+            ends = before[label], after[label]
+            sides = [waves.get((direction, plane, label), EMPTY) for direction in (1, -1)]
+            agreement = mask_iou(*sides) if all(side.area for side in sides) else 0.0
+            prior = interpolated(*ends, share, shape) if stays[label] else EMPTY
+            if not prior.area:
+                prior = _meet(sides, share, shape) or _meet(ends, share, shape) or EMPTY
+            doubt = "" if agreement >= config.agreement else f"the two key planes agree by {agreement:.2f} only"
+            jobs[plane].append(Job(plane, label, prior, trust[label], box=True, doubt=doubt))
+    return jobs
+
+
+def _misses(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    gap: Gap,
+    before: Mapping[int, ObjectMask],
+    after: Mapping[int, ObjectMask],
+    labels: Sequence[int],
+) -> dict[int, float]:
+    """How far the model is from the truth in the two key planes, shown the true box: 1 - mean IoU by label."""
+    sides = [(key, objects) for key, objects in ((gap.before, before), (gap.after, after)) if key is not None]
+    jobs = [Job(key, label, objects[label], 0.0, box=True) for label in labels for key, objects in sides]
+    found = outline(predictor, planes, jobs, rounds=1, settled=0.0)
+    ious = [mask_iou(mask, job.prior) if mask.area else 0.0 for job, (mask, _) in zip(jobs, found, strict=True)]
+    means = np.reshape(ious, (len(labels), len(sides))).mean(axis=1) if labels else []
+    return {label: 1 - float(mean) for label, mean in zip(labels, means, strict=True)}
+
+
+def _odds(share: float) -> float:
+    share = min(max(share, 1 - _SUREST), _SUREST)
+    return share / (1 - share)
+
+
+def _meet(sides: Sequence[ObjectMask], share: float, shape: tuple[int, int]) -> ObjectMask | None:
+    """One shape of what arrived from both sides; None if nothing did."""
+    arrived = [side for side in sides if side.area]
+    if len(arrived) < 2:
+        return arrived[0] if arrived else None
+    both = between(arrived[0], arrived[1], share, shape)
+    return both if both.area else arrived[share >= 0.5]
