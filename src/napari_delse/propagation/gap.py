@@ -1,9 +1,9 @@
-"""Objects carried through the planes between two key planes: two wavefronts that become one answer."""
+"""Objects carried from plane to plane: between two key planes from both sides, beyond the outermost one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,11 +37,8 @@ class _Track:
     direction: int  # 1 or -1
     mask: ObjectMask  # in the last plane that it reached
     goal: ObjectMask | None  # in the other key plane, if it is there
-    key_area: int = field(init=False)
+    key_area: int  # pixels in the key plane
     ended: bool = False
-
-    def __post_init__(self) -> None:
-        self.key_area = self.mask.area
 
 
 def carry(
@@ -52,7 +49,7 @@ def carry(
     after: Mapping[int, ObjectMask],
     config: PropagationConfig,
 ) -> Iterator[tuple[int, list[Carried]]]:
-    """All objects of a gap, plane by plane, each with a mask of its own: they may still overlap.
+    """All objects between two key planes, plane by plane, each with a mask of its own: they may still overlap.
 
     A shape is moved from plane to plane by what the images show. Where both key planes have the object, it also turns
     into the other key plane's shape on the way; what arrives from both sides is interpolated, and the model sees the
@@ -66,9 +63,9 @@ def carry(
     planes : sequence of Plane
         The stack.
     gap : Gap
-        Where.
+        Where; with both key planes.
     before, after : mapping of int to ObjectMask
-        Objects of the two key planes by label; empty where there is no key plane.
+        Objects of the two key planes by label.
     config : PropagationConfig
         How.
 
@@ -78,16 +75,17 @@ def carry(
         Plane and its objects in the order of their labels. What comes from one key plane only is worked out before
         the first plane, the rest a few planes ahead.
     """
+    assert gap.before is not None
+    assert gap.after is not None
+    sides = ((gap.before, 1, before, after), (gap.after, -1, after, before))
     tracks = [
-        _Track(label, key, direction, mask, others.get(label))
-        for key, direction, objects, others in ((gap.before, 1, before, after), (gap.after, -1, after, before))
-        if key is not None
+        _Track(label, key, direction, mask, others.get(label), mask.area)
+        for key, direction, objects, others in sides
         for label, mask in objects.items()
     ]
     result: dict[int, list[Carried]] = {plane: [] for plane in gap.planes}
     waves: Waves = {}
-    enclosed = gap.before is not None and gap.after is not None
-    lasting = int(config.lifetime * (len(gap.planes) + 1)) if enclosed else len(gap.planes)
+    lasting = int(config.lifetime * (len(gap.planes) + 1))
     for step in range(1, len(gap.planes) + 1):
         moving = [track for track in tracks if not track.ended and (track.goal or step <= lasting)]
         priors = _move(planes, moving, step, len(gap.planes) + 1 - step, config)
@@ -96,17 +94,52 @@ def carry(
             if track.goal is not None:
                 track.mask, track.ended = prior, not prior.area
                 waves[track.direction, track.key + track.direction * step, track.label] = prior
-        for found in _alone(predictor, planes, alone, step, config, last=enclosed and step == lasting):
+        for found in _alone(predictor, planes, alone, step, config, last=step == lasting):
             result[found[0]].append(found[1])
     jobs = bridges(predictor, planes, gap, before, after, waves, config)
     for group in _groups(gap, jobs):
         here = [job for plane in group for job in jobs[plane]]
         for job, (mask, confidence) in zip(here, _outlined(predictor, planes, here, config), strict=True):
             kept, doubt = mask if mask.area else job.prior, job.doubt or _doubt(confidence, config)
-            keys = tuple(key for key in (gap.before, gap.after) if key is not None)
-            result[job.plane].append(Carried(job.label, kept, confidence, keys, doubt))
+            result[job.plane].append(Carried(job.label, kept, confidence, (gap.before, gap.after), doubt))
         for plane in group:
             yield plane, sorted(result.pop(plane), key=lambda one: one.label)
+
+
+def carry_on(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    key: int,
+    place: int,
+    shapes: Mapping[int, ObjectMask],
+    areas: Mapping[int, int],
+    config: PropagationConfig,
+) -> list[Carried]:
+    """Objects beyond the outermost key planes: from the plane beside one plane further from the key.
+
+    Parameters
+    ----------
+    predictor : AcrossSegmenter
+        The model.
+    planes : sequence of Plane
+        The stack.
+    key : int
+        The only key plane that they come from.
+    place : int
+        Where to.
+    shapes : mapping of int to ObjectMask
+        Those that are left in the plane beside, nearer to the key, by label.
+    areas : mapping of int to int
+        Pixels of the objects in the key plane, by label.
+    config : PropagationConfig
+        How.
+    """
+    direction = 1 if place > key else -1
+    tracks = [_Track(label, key, direction, shapes[label], None, areas[label]) for label in sorted(shapes)]
+    step = abs(place - key)
+    priors = _move(planes, tracks, step, 0, config)
+    moving = list(zip(tracks, priors, strict=True))
+    return [found for _, found in _alone(predictor, planes, moving, step, config, last=False)]
 
 
 def _groups(gap: Gap, jobs: Mapping[int, Sequence[Job]]) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 The planes between two key planes form a gap. Every gap is worked out by itself, from its two key planes and its own
 planes alone: so correcting one plane changes nothing beyond the nearest key planes, memory does not grow with the
 number of planes, gaps may be worked out on different machines, and a run that was stopped goes on with the same bytes.
+Beyond the outermost key planes each plane follows from the one before, as it was painted, and from nothing else.
 
 A key plane says all about its plane: an object that is missing there is not there. What a key plane does not show is
 found only from the other side, and what neither shows is not found. Objects that divide are not followed: each
@@ -23,7 +24,7 @@ from scipy import ndimage
 from napari_delse.data.images import Plane
 from napari_delse.geometry import ObjectMask
 from napari_delse.propagation.config import Gap, PropagationConfig
-from napari_delse.propagation.gap import Carried, carry
+from napari_delse.propagation.gap import Carried, carry, carry_on
 from napari_delse.propagation.outlining import AcrossSegmenter
 
 Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
@@ -114,6 +115,7 @@ def propagate(
     config: PropagationConfig | None = None,
     *,
     only: range | None = None,
+    since: Mapping[int, Mapping[int, ObjectMask]] | None = None,
 ) -> Iterator[PropagatedPlane]:
     """Carry the objects of the key planes through all others, yielding one finished label plane at a time.
 
@@ -129,15 +131,17 @@ def propagate(
     config : PropagationConfig, optional
         How.
     only : range, optional
-        Yield only these planes (step 1); gaps that hold none of them are not worked out. A run that was stopped goes
-        on with ``range(next plane, len(planes))``, a correction with `affected`. Planes have the same bytes as in
-        a whole run.
+        Yield only these planes (step 1); gaps that hold none of them are not worked out, and a correction goes on with
+        `affected`. Planes have the same bytes as in a whole run.
+    since : mapping of int to mapping of int to ObjectMask, optional
+        Finished planes beyond the outermost key planes, by their objects: those further out follow from them, and need
+        not be worked out from the key plane.
 
     Yields
     ------
     PropagatedPlane
-        In their order. Key planes are passed on as they are. The labels of the others have a dtype that holds those
-        of their key planes.
+        First the planes before the first key plane, from that one downwards, then all others in their order. Key
+        planes are passed on as they are. The labels of the others have a dtype that holds those of their key planes.
 
     Raises
     ------
@@ -159,12 +163,54 @@ def propagate(
         if gap is None and index in wanted:
             yield known.plane(index)
         elif gap is not None and here[0] < wanted.stop and here[-1] >= wanted.start:
-            before, after = known.objects(gap.before), known.objects(gap.after)
-            dtype = known.dtype(gap)
-            for plane, carried in carry(predictor, planes, gap, before, after, config):
-                if plane in wanted:
-                    yield _finished(plane, carried, planes[plane].shape, dtype)
+            if gap.before is None or gap.after is None:
+                yield from _beyond(predictor, planes, gap, known, config, wanted, since or {})
+            else:
+                yield from _between(predictor, planes, gap, known, config, wanted)
         index = here[-1] + 1
+
+
+def _between(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    gap: Gap,
+    known: _Keys,
+    config: PropagationConfig,
+    wanted: range,
+) -> Iterator[PropagatedPlane]:
+    """Planes between two key planes."""
+    before, after = known.objects(gap.before), known.objects(gap.after)
+    dtype = known.dtype(gap)
+    for place, carried in carry(predictor, planes, gap, before, after, config):
+        if place in wanted:
+            yield _finished(place, carried, planes[place].shape, dtype)
+
+
+def _beyond(
+    predictor: AcrossSegmenter,
+    planes: Sequence[Plane],
+    gap: Gap,
+    known: _Keys,
+    config: PropagationConfig,
+    wanted: range,
+    since: Mapping[int, Mapping[int, ObjectMask]],
+) -> Iterator[PropagatedPlane]:
+    """Planes with a key plane on one side only, each as soon as it is done."""
+    key, way = (gap.after, gap.planes[::-1]) if gap.before is None else (gap.before, gap.planes)
+    assert key is not None
+    shapes: Mapping[int, ObjectMask] = known.objects(key)
+    areas, dtype = {label: mask.area for label, mask in shapes.items()}, known.dtype(gap)
+    beyond = [plane for plane in way if plane in wanted]
+    way = way[: way.index(beyond[-1]) + 1]
+    if nearer := [plane for plane in way[: way.index(beyond[0])] if plane in since]:
+        shapes = since[nearer[-1]]
+        way = way[way.index(nearer[-1]) + 1 :]
+    for place in way:
+        carried = carry_on(predictor, planes, key, place, shapes, areas, config)
+        plane = _finished(place, carried, planes[place].shape, dtype)
+        shapes = objects_of(plane.labels)
+        if place in wanted:
+            yield plane
 
 
 class _Keys:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -160,8 +160,8 @@ class Engine(Protocol):
         """Fingerprint of the model."""
         ...
 
-    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[Done]:
-        """Do tasks, and give them with their blocks in any order."""
+    def predict(self, image: ImageFile, tasks: Iterable[Task | None]) -> Generator[Done]:
+        """Do tasks, and give them with their blocks in any order; None asks to give one before taking more."""
         ...
 
 
@@ -181,7 +181,7 @@ class Threads:
     def __init__(self, predictor: ManySegmenter, model: str, threads: int = 1) -> None:
         self.model, self._predictor, self._threads = model, predictor, threads
 
-    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[Done]:
+    def predict(self, image: ImageFile, tasks: Iterable[Task | None]) -> Generator[Done]:
         """Do tasks in their order."""
         return on_threads(lambda task: encoded(task.predict(self._predictor, image)), tasks, self._threads)
 
@@ -262,8 +262,8 @@ class Work(Protocol):
         """The planes that may get objects, in rising order, counted through all plane axes."""
         ...
 
-    def tasks(self, done: Collection[BlockKey], /) -> Iterator[Task]:
-        """What is not done yet."""
+    def tasks(self, done: Collection[BlockKey], load: Callable[[BlockKey], bytes], /) -> Iterator[Task | None]:
+        """What is not done yet; None where the next one depends on some that are being done."""
         ...
 
 
@@ -273,8 +273,8 @@ class _FromPrompts:
     def __init__(self, prompts: Prompts, counts: tuple[int, ...]) -> None:
         self.planes, self._prompts, self._counts = prompts.planes, prompts, counts
 
-    def tasks(self, done: Collection[BlockKey]) -> Iterator[Task]:
-        return blocks_of(self._prompts, self._counts, done)
+    def tasks(self, done: Collection[BlockKey], _: Callable[[BlockKey], bytes]) -> Iterator[Task]:
+        return blocks_of(self._prompts, self._counts, frozenset(done))
 
 
 def _work(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Work:
@@ -295,14 +295,14 @@ def _predict(
     planes = work.planes()
     earlier = sum(_share(planes, key) for key in folder.done)
     now, start = 0.0, time.monotonic()
-    with closing(engine.predict(image, work.tasks(frozenset(folder.done)))) as done:
+    with closing(engine.predict(image, work.tasks(folder.done, folder.read))) as done:
         for task, blocks in done:
             found: list[FoundObject] = []
             for key, content in blocks:
+                now += 0.0 if key in folder.done else _share(planes, key)
                 folder.store(key, content)
                 found += decode(content)
-                now += _share(planes, key)
-            left = (time.monotonic() - start) * max(0.0, len(planes) - earlier - now) / now
+            left = (time.monotonic() - start) * max(0.0, len(planes) - earlier - now) / max(now, 1e-9)
             finished = planes_of(task.planes, found, image.plane_shape, overwrite=how.overwrite_labels)
             yield Progress(job, tuple(finished), min(1.0, (earlier + now) / len(planes)), left)
 

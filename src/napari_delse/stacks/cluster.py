@@ -101,8 +101,10 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def predict(self, image: ImageFile, tasks: Iterable[Task]) -> Generator[tuple[Task, list[tuple[BlockKey, bytes]]]]:
-        """Tasks and their encoded blocks, in the order they are done.
+    def predict(
+        self, image: ImageFile, tasks: Iterable[Task | None]
+    ) -> Generator[tuple[Task, list[tuple[BlockKey, bytes]]]]:
+        """Tasks and their encoded blocks, in the order they are done; None waits for one of those before.
 
         Raises
         ------
@@ -126,6 +128,8 @@ class Cluster:
                     seen = time.monotonic()
                 room = max(1, _AHEAD * sum(workers.values())) - len(running)
                 for task in islice(waiting, max(0, room)):
+                    if task is None:
+                        break
                     future = self._client.submit(predict_on_worker, source, task, pure=False, retries=1)
                     running[future] = task
                 if not running:

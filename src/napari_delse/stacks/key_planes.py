@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +19,22 @@ from napari_delse.geometry import ObjectMask
 from napari_delse.propagation.planes import objects_of, propagate
 from napari_delse.stacks.coarse import match_planes, tiles
 from napari_delse.stacks.planes import BlockKey, FoundObject, Index, Pieces, flat, unflat
+from napari_delse.stacks.work_folder import decode
 
 _NOTHING = ObjectMask(np.zeros((0, 0), bool), (0, 0))
 
 
+_LEG = 8  # planes beyond the outermost key planes that are one task
+
+
 @dataclass(frozen=True)
 class CarryTask:
-    """The planes from one key plane to the next.
+    """The planes from one key plane to the next, or a few of those beyond the outermost ones.
 
     Parameters
     ----------
     first, last : int
-        Positions along the axis: a key plane if there is one before them, and the planes up to the next one.
+        Positions along the axis: a key plane if there is one right before them, and the planes up to the next one.
     keys : tuple of int
         Key planes before and after, one or two.
     at : tuple of int
@@ -40,6 +45,10 @@ class CarryTask:
         The file of the key planes and its axes.
     channels : tuple of int
         To look at.
+    since : int, optional
+        The finished plane from which they follow; by default a key plane.
+    objects : bytes
+        Its objects, encoded.
     """
 
     first: int
@@ -50,25 +59,30 @@ class CarryTask:
     labels: str
     axes: str
     channels: tuple[int, ...]
+    since: int | None = None
+    objects: bytes = b""
 
     @property
     def planes(self) -> tuple[Index, ...]:
         """Its planes."""
-        return tuple(self._index(place) for place in range(self.first, self.last + 1))
+        return tuple(self.index(place) for place in range(self.first, self.last + 1))
 
-    def _index(self, place: int) -> Index:
+    def index(self, place: int) -> Index:
+        """A plane by its position along the axis."""
         return (*self.at[: self.axis], place, *self.at[self.axis + 1 :])
 
     def predict(self, predictor: Any, image: ImageFile) -> list[Pieces]:
         """Carry the objects of its key planes through its planes; a block for each plane."""
-        line = _Line(image, self._index, image.plane_counts[self.axis], self.channels)
+        line = _Line(image, self.index, image.plane_counts[self.axis], self.channels)
         counts, done = image.plane_counts, []
         with open_image(self.labels, self.axes) as opened:
             labels = opened.unmapped()
             places = match_planes(labels, image)
-            keys = {key: partial(_plane, labels, places, self._index(key)) for key in self.keys}
-            for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1)):
-                index = self._index(plane.index)
+            keys = {key: partial(_plane, labels, places, self.index(key)) for key in self.keys}
+            shapes = {one.label: one.mask for one in decode(self.objects) if one.mask.area} if self.objects else {}
+            since = {} if self.since is None else {self.since: shapes}
+            for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1), since=since):
+                index = self.index(plane.index)
                 masks = objects_of(plane.labels)
                 # Those that ended here have no pixels, but a reason.
                 found = [
@@ -79,6 +93,13 @@ class CarryTask:
                 number = flat(index, counts)
                 done.append(((number, number, 0, 1), found))
         return done
+
+
+class _Tasks(NamedTuple):
+    """The tasks of one line of planes."""
+
+    between: list[CarryTask]  # between key planes
+    beyond: list[list[CarryTask]]  # before the first and after the last one: chains, each task from the one before
 
 
 class KeyPlanes:
@@ -122,24 +143,58 @@ class KeyPlanes:
         counts = self._image.plane_counts
         if len(self._keys) * counts[self._axis] == math.prod(counts):
             return range(math.prod(counts))
-        tasks = (task for at, keys in self._keys.items() for task in self._line(at, keys))
+        lines = [self._line(at, keys) for at, keys in self._keys.items()]
+        tasks = [task for line in lines for task in (*line.between, *chain.from_iterable(line.beyond))]
         return sorted(flat(index, counts) for task in tasks for index in task.planes)
 
-    def tasks(self, done: Collection[BlockKey]) -> Iterator[CarryTask]:
-        counts = self._image.plane_counts
-        for at, keys in self._keys.items():
-            for task in self._line(at, keys):
-                numbers = (flat(index, counts) for index in task.planes)
-                if any((number, number, 0, 1) not in done for number in numbers):
-                    yield task
+    def tasks(self, done: Collection[BlockKey], load: Callable[[BlockKey], bytes]) -> Iterator[CarryTask | None]:
+        lines = [self._line(at, keys) for at, keys in self._keys.items()]
+        # Of planes beyond the outermost keys, only the next few can be done at a time: they come first.
+        legs = [deque(tasks) for line in lines for tasks in line.beyond]
+        between = (task for line in lines for task in line.between if not self._is_done(task, done))
+        begun: set[CarryTask] = set()
+        while True:
+            ready = self._ready(legs, done, begun) or next(between, None)
+            if ready is not None:
+                begun.add(ready)
+                yield ready if ready.since is None else replace(ready, objects=load(self._block(ready, ready.since)))
+            elif any(legs):
+                yield None
+            else:
+                return
 
-    def _line(self, at: Index, keys: Sequence[int]) -> Iterator[CarryTask]:
+    def _ready(
+        self, legs: Sequence[deque[CarryTask]], done: Collection[BlockKey], begun: Collection[CarryTask]
+    ) -> CarryTask | None:
+        """The next planes of some chain, if those before them are done."""
+        for leg in legs:
+            while leg and self._is_done(leg[0], done):
+                leg.popleft()
+            if leg and leg[0] not in begun:
+                return leg[0]
+        return None
+
+    def _is_done(self, task: CarryTask, done: Collection[BlockKey]) -> bool:
+        return all(self._block(task, place) in done for place in range(task.first, task.last + 1))
+
+    def _block(self, task: CarryTask, place: int) -> BlockKey:
+        number = flat(task.index(place), self._image.plane_counts)
+        return number, number, 0, 1
+
+    def _line(self, at: Index, keys: Sequence[int]) -> _Tasks:
         count = self._image.plane_counts[self._axis]
         path, axes = str(self._labels.path.absolute()), self._labels.axes
-        firsts = [*([0] if keys[0] else []), *keys, count]
-        for first, following in pairwise(firsts):
-            beside = tuple(key for key in (first, following) if key in keys)
-            yield CarryTask(first, following - 1, beside, at, self._axis, path, axes, self._channels)
+        task = partial(CarryTask, at=at, axis=self._axis, labels=path, axes=axes, channels=self._channels)
+        first, final = keys[0], keys[-1]
+        down = [
+            task(max(0, last - _LEG + 1), last, (first,), since=None if last == first - 1 else last + 1)
+            for last in range(first - 1, -1, -_LEG)
+        ]
+        up = [
+            task(start, min(count, start + _LEG) - 1, (final,), since=None if start == final else start - 1)
+            for start in range(final, count, _LEG)
+        ]
+        return _Tasks([task(a, b - 1, (a, b)) for a, b in pairwise(keys)], [down, up])
 
     def _found(self, wanted: tuple[int, ...]) -> dict[Index, list[int]]:
         """Key planes by their position on the other axes."""

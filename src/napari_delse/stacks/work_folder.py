@@ -134,9 +134,13 @@ class WorkFolder:
         self._write(_name(key), content)
         self.done.add(key)
 
+    def read(self, key: BlockKey) -> bytes:
+        """A finished block as it was stored."""
+        return (self.path / _name(key)).read_bytes()
+
     def load(self, key: BlockKey) -> list[FoundObject]:
         """The objects of a finished block."""
-        return decode((self.path / _name(key)).read_bytes())
+        return decode(self.read(key))
 
     def remove(self) -> None:
         """Throw it all away: the result is complete."""
