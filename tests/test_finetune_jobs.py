@@ -17,10 +17,10 @@ from napari_delse.checkpoint import available_models, load_model, save_model
 from napari_delse.confidence import FITTED, Calibration
 from napari_delse.data.samples import split_planes
 from napari_delse.finetuning.config import FineTuneConfig
-from napari_delse.finetuning.data import training_pack
 from napari_delse.finetuning.held_out import ScoredObjects, read_held_out
 from napari_delse.finetuning.jobs import delete_job, list_jobs, open_job, prepare, user_jobs
 from napari_delse.finetuning.labelled_sources import ArraySource, SampleSource
+from napari_delse.finetuning.objects import training_pack
 from napari_delse.finetuning.run import fine_tune, finish, locked, run
 from napari_delse.finetuning.survey import Split, survey
 from napari_delse.train.crops import CropSampler

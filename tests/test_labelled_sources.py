@@ -7,8 +7,8 @@ import torch
 from napari_delse.annotation.edits import ArrayLabels, PlaneKey
 from napari_delse.annotation.journal import restore
 from napari_delse.finetuning.config import FineTuneConfig
-from napari_delse.finetuning.data import training_pack
 from napari_delse.finetuning.labelled_sources import ArraySource, JournalSource
+from napari_delse.finetuning.objects import training_pack
 from napari_delse.finetuning.survey import survey
 from napari_delse.geometry import ExtremePoints, ObjectMask
 

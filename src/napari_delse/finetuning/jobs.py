@@ -25,9 +25,9 @@ from napari_delse import _filelock
 from napari_delse.annotation.records import weights_hash
 from napari_delse.checkpoint import LoadedModel, load_model, user_models, write_json
 from napari_delse.finetuning.config import FineTuneConfig
-from napari_delse.finetuning.data import SYNTHETIC, held_out_objects, training_pack
 from napari_delse.finetuning.held_out import Strip, read_strip, write_held_out
 from napari_delse.finetuning.labelled_sources import Source
+from napari_delse.finetuning.objects import SYNTHETIC, held_out_objects, training_pack
 from napari_delse.finetuning.survey import Survey, survey
 from napari_delse.model import config_from_dict
 from napari_delse.train.recipes import write_pack
