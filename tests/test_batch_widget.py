@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("own_home")
 
 SHAPE = (60, 70)
 PLANES = 9
-FIRST_GAP = 6  # predictions after which the planes between the first two of three key planes are done
+FIRST_GAP = 10  # predictions (two objects, two keys, three planes) after which the first planes between keys are done
 
 
 @dataclass
@@ -439,7 +439,7 @@ def test_a_corrected_plane_is_carried_on_to_what_depends_on_it_only(viewer, open
     finish(qtbot, widget)
     assert predictor.asked > asked
     changed = [z for z in range(PLANES) if (labels.data[z] != before[z]).any()]
-    assert changed == [2, 4]  # nearer to the corrected plane than to the one that has it
+    assert {2, 4} <= set(changed) <= {1, 2, 4, 5}  # nearer to the corrected plane, and all that depend on it
     assert not (labels.data[2:5] == 2).any()
 
 

@@ -12,6 +12,7 @@ from napari_delse.data.files import ImageFile
 from napari_delse.geometry import Crop, CropConfig
 from napari_delse.stacks.batches import How, Job, Outcome, Threads, run
 from napari_delse.stacks.key_planes import KeyPlanes
+from napari_delse.stacks.planes import flat
 
 SIZE = 64
 
@@ -49,17 +50,19 @@ def iou(a, b):
     return (a & b).sum() / (a | b).sum()
 
 
+def written(folder, truth, keys):
+    """A stack and its key planes in files."""
+    stack = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    labels = np.where(np.isin(np.arange(len(truth)), keys)[:, None, None], truth, 0).astype(np.uint16)
+    tifffile.imwrite(folder / "image.tif", (truth > 0).astype(np.uint8) * 90 + 20, **stack)
+    tifffile.imwrite(folder / "keys.tif", labels, compression="zlib", **stack)
+    return Job(folder / "image.tif", "propagate", folder / "keys.tif", folder / "out" / "image.tif")
+
+
 @pytest.fixture
 def job(tmp_path):
     truth = moving(7, 1)
-    pixels = (truth > 0).astype(np.uint8) * 90 + 20
-    keys = truth.copy()
-    keys[[0, 2, 3, 4, 6]] = 0
-    stack = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
-    tifffile.imwrite(tmp_path / "image.tif", pixels, **stack)
-    tifffile.imwrite(tmp_path / "keys.tif", keys, compression="zlib", **stack)
-    made = Job(tmp_path / "image.tif", "propagate", tmp_path / "keys.tif", tmp_path / "out" / "image.tif")
-    return SimpleNamespace(job=made, truth=truth)
+    return SimpleNamespace(job=written(tmp_path, truth, [1, 5]), truth=truth)
 
 
 def outcome(job, predictor, how=None):
@@ -110,7 +113,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_bytes(job):
     rest = Ellipses()
     outcome(job.job, rest)
     assert len(rest.seen) < len(whole.seen)
-    assert {index[0] for index in rest.seen} <= {5, 6}
+    assert {index[0] for index in rest.seen} == {1, 2, 3, 4, 5}  # what lies beyond was kept
     assert job.job.out.read_bytes() == expected
 
 
@@ -125,23 +128,76 @@ def image(pixels, axes, name="image.tif"):
     return ImageFile(Path(name), pixels, axes)
 
 
+def tasks_of(work, done=()):
+    """All tasks, each done as soon as it is given."""
+    done, found = set(done), []
+    counts = work._image.plane_counts
+    for task in work.tasks(done, lambda key: str(key).encode()):
+        assert task is not None  # there is always one that can be done
+        done |= {(flat(index, counts), flat(index, counts), 0, 1) for index in task.planes}
+        found.append(task)
+    return found
+
+
 def test_each_line_of_planes_is_carried_by_itself():
     labels = np.zeros((3, 5, 8, 9), np.uint8)
     labels[0, 1:3] = labels[2, 4] = 1
     series = image(np.zeros((3, 5, 2, 8, 9)), "TZCYX")
     work = KeyPlanes(image(labels, "TZYX"), series, (1,))
-    spans = [(task.at[0], task.first, task.last, task.keys) for task in work.tasks(())]
+    spans = sorted((task.at[0], task.first, task.last, task.keys) for task in tasks_of(work))
     assert spans == [(0, 0, 0, (1,)), (0, 1, 1, (1, 2)), (0, 2, 4, (2,)), (2, 0, 3, (4,)), (2, 4, 4, (4,))]
     assert work.planes() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
     done = [(plane, plane, 0, 1) for plane in (0, 1, 2, 3, 10, 11, 12, 13)]
-    assert [(task.at[0], task.first) for task in work.tasks(done)] == [(0, 2), (2, 4)]
+    assert [(task.at[0], task.first) for task in tasks_of(work, done)] == [(0, 2), (2, 4)]
     in_time = KeyPlanes(image(labels, "TZYX"), series, along="t")
-    assert [(task.at[1], task.planes[0], task.keys) for task in in_time.tasks(())] == [
+    assert sorted((task.at[1], task.planes[0], task.keys) for task in tasks_of(in_time)) == [
         (1, (0, 1), (0,)),
         (2, (0, 2), (0,)),
         (4, (0, 4), (2,)),
         (4, (2, 4), (2,)),
     ]
+
+
+def test_planes_beyond_the_outermost_keys_are_done_a_few_at_a_time_from_those_before():
+    labels = np.zeros((40, 8, 9), np.uint8)
+    labels[[12, 20]] = 1
+    work = KeyPlanes(image(labels, "ZYX"), image(np.zeros((40, 8, 9)), "ZYX"))
+    done: set = set()
+    waiting = work.tasks(done, lambda key: str(key[0]).encode())
+    first = [next(waiting) for _ in range(4)]
+    assert [(task.first, task.last, task.since) for task in first[:3]] == [
+        (4, 11, None),
+        (20, 27, None),
+        (12, 19, None),
+    ]
+    assert first[3] is None  # the others depend on these
+    done |= {(plane, plane, 0, 1) for plane in range(20, 28)}
+    following = next(waiting)
+    assert (following.first, following.last, following.since, following.objects) == (28, 35, 27, b"27")
+    assert next(waiting) is None
+    done |= {(plane, plane, 0, 1) for plane in (*range(4, 20), *range(28, 36))}
+    for first, last, since in ((0, 3, 4), (36, 39, 35)):
+        task = next(waiting)
+        assert (task.first, task.last, task.since, task.objects) == (first, last, since, str(since).encode())
+    done |= {(plane, plane, 0, 1) for plane in (*range(4), *range(36, 40))}
+    assert next(waiting, "no more") == "no more"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_long_run_from_one_key_plane_goes_on_where_it_was_stopped(tmp_path, threads):
+    job = written(tmp_path, moving(34, 0.5), [9])
+    every = Ellipses()
+    found = list(run([job], Threads(every, "m", threads)))
+    steps = [one.fraction for one in found[:-1]]
+    assert steps == sorted(steps)
+    assert len(steps) == 6  # it shows how far it is
+    whole = job.out.read_bytes()
+    job.out.unlink()
+    assert list(run([job], Threads(Ellipses(fails_after=50), "m", threads)))[-1].status == "failed"
+    rest = Ellipses()
+    assert list(run([job], Threads(rest, "m", threads)))[-1].status == "done"
+    assert len(rest.seen) < len(every.seen) - 20
+    assert job.out.read_bytes() == whole
 
 
 def test_what_cannot_be_carried_is_said():
@@ -154,4 +210,4 @@ def test_what_cannot_be_carried_is_said():
         KeyPlanes(image(empty, "ZYX"), stack, along="t")
     with pytest.raises(ValueError, match="no stack of planes"):
         KeyPlanes(image(empty[0], "YX"), image(np.zeros((8, 9)), "YX"))
-    assert [task.keys for task in KeyPlanes(image(empty, "ZYX"), stack, keys=(1,)).tasks(())] == [(1,), (1,)]
+    assert [task.keys for task in tasks_of(KeyPlanes(image(empty, "ZYX"), stack, keys=(1,)))] == [(1,), (1,)]

@@ -159,8 +159,25 @@ def test_objects_and_planes_share_the_passes_of_the_model():
 def test_objects_of_one_key_are_followed_to_both_ends_of_the_stack():
     truth = truth_of(lambda z: (15 + z, 15 + 2 * z, 6), lambda z: (45 - z, 50, 9))
     found = list(propagate(Ideal(), planes_of(images_of(truth)), {4: truth[4]}, EXACT))
+    assert [plane.index for plane in found] == [3, 2, 1, 0, *range(4, 11)]
+    found = in_order(found)
     np.testing.assert_array_equal(labels_of(found), truth)
     assert found[0].objects[1].keys == (4,)
+
+
+def in_order(found):
+    """Planes before the first key plane come last to first."""
+    return sorted(found, key=lambda plane: plane.index)
+
+
+def test_beyond_the_outermost_key_planes_each_plane_is_there_before_the_next_is_looked_at():
+    truth = truth_of(lambda z: (30, 30, 8))
+    predictor = Ideal()
+    running = propagate(predictor, planes_of(images_of(truth)), {3: truth[3]}, EXACT)
+    for place in (2, 1, 0, 3, 4, 5):
+        assert next(running).index == place
+        seen = [plane for call in predictor.calls for plane in call]
+        assert seen[-1] == (place if place != 3 else 0)
 
 
 def ended(found):
@@ -262,11 +279,28 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(seed, keys, start):
     truth = stack_of(seed)
     planes, labels = planes_of(images_of(truth)), {z: truth[z] for z in keys}
     whole = list(propagate(Ideal(), planes, labels))
-    rest = list(propagate(Ideal(), planes, labels, only=range(start, 9)))
-    assert [plane.index for plane in rest] == list(range(start, 9))
-    for again, once in zip(rest, whole[start:], strict=True):
-        np.testing.assert_array_equal(again.labels, once.labels)
-        assert again.objects == once.objects
+    wanted = {plane.index: plane for plane in whole[start:]}
+    spans = [range(z, z + 1) for z in wanted]
+    known = {plane.index: objects_of(plane.labels) for plane in whole[:start]}
+    for since in (None, known):  # with what is done beyond the outermost keys, and from there alone
+        for span in (range(start, 9), *spans):
+            for again in propagate(Ideal(), planes, labels, only=span, since=since):
+                once = wanted.get(again.index) or whole[[plane.index for plane in whole].index(again.index)]
+                np.testing.assert_array_equal(again.labels, once.labels)
+                assert again.objects == once.objects
+    assert {z for span in spans for z in span} == set(wanted)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_run_goes_on_from_the_furthest_finished_plane(way):
+    truth = truth_of(lambda z: (30 + way * z, 30, 8), count=9)
+    planes, key = planes_of(images_of(truth)), 0 if way == 1 else 8
+    finished = {key + way * n: objects_of(truth[key + way * n]) for n in (1, 2, 3, 6)}
+    goal, predictor = key + way * 5, Ideal()
+    only = range(goal, goal + 1)
+    (plane,) = propagate(predictor, planes, {key: truth[key]}, EXACT, only=only, since=finished)
+    np.testing.assert_array_equal(plane.labels, truth[goal])
+    assert {seen for call in predictor.calls for seen in call} == {key + way * 4, goal}
 
 
 @given(seed=st.integers(0, 10**6), keys=st.sets(st.integers(0, 8), min_size=1), changed=st.integers(0, 8))
@@ -279,12 +313,12 @@ def test_a_correction_changes_only_what_depends_on_it(seed, keys, changed):
     after = list(propagate(Ideal(), planes, corrected))
     again = affected(9, keys, changed)
     assert changed in again
-    for old, new in zip(before, after, strict=True):
+    for old, new in zip(in_order(before), in_order(after), strict=True):
         if new.index not in again:
             np.testing.assert_array_equal(old.labels, new.labels)
             assert old.objects == new.objects
     rerun = list(propagate(Ideal(), planes, corrected, only=again))
-    np.testing.assert_array_equal(labels_of(rerun), labels_of(after)[again.start : again.stop])
+    np.testing.assert_array_equal(labels_of(in_order(rerun)), labels_of(in_order(after))[again.start : again.stop])
 
 
 @given(seed=st.integers(0, 10**6), keys=st.sets(st.integers(0, 8), min_size=1))

@@ -13,7 +13,8 @@ from napari_delse.propagation.outlining import AcrossSegmenter, Job, outline
 from napari_delse.propagation.shapes import EMPTY, alikeness, between, interpolated, mask_iou
 
 _MOST_TRUST = 8.0  # more of it keeps phi from placing even a shape that is right
-_SUREST = 0.99  # no shape is more alike, and no model better
+_MOST_ALIKE = 0.95  # of shapes that are the same still none lies just where it is expected
+_BEST = 0.01  # what the best model misses at least
 
 Waves = dict[tuple[int, int, int], ObjectMask]
 """Carried shapes by direction, plane and label."""
@@ -40,7 +41,7 @@ def bridges(
     labels = sorted(set(before) & set(after))
     alike = {label: alikeness(before[label], after[label]) for label in labels}
     misses = _misses(predictor, planes, gap, before, after, labels) if config.trust else dict.fromkeys(labels, 0.0)
-    trust = {x: min(config.trust * _odds(alike[x]) * _odds(misses[x]), _MOST_TRUST) for x in labels}
+    trust = {x: min(config.trust * _odds(min(alike[x], _MOST_ALIKE)) * _odds(misses[x]), _MOST_TRUST) for x in labels}
     stays = {x: mask_iou(before[x], after[x]) > config.staying * alike[x] for x in labels}
     for plane in gap.planes:
         share, shape = (plane - gap.before) / (gap.after - gap.before), planes[plane].shape
@@ -70,11 +71,10 @@ def _misses(
     found = outline(predictor, planes, jobs, rounds=1, settled=0.0)
     ious = [mask_iou(mask, job.prior) if mask.area else 0.0 for job, (mask, _) in zip(jobs, found, strict=True)]
     means = np.reshape(ious, (len(labels), len(sides))).mean(axis=1) if labels else []
-    return {label: 1 - float(mean) for label, mean in zip(labels, means, strict=True)}
+    return {x: min(max(1 - float(mean), _BEST), 1 - _BEST) for x, mean in zip(labels, means, strict=True)}
 
 
 def _odds(share: float) -> float:
-    share = min(max(share, 1 - _SUREST), _SUREST)
     return share / (1 - share)
 
 
