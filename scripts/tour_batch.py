@@ -12,6 +12,7 @@ xvfb-run -a -s "-screen 0 1400x1000x24" before the command.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -113,7 +114,35 @@ def pictures(theme: str) -> None:
     press(widget.redo_button)
     print("done again:", bool((viewer.layers["labels"].data == before).all()))
     correct(viewer, widget, truth)
+    with tempfile.TemporaryDirectory() as folder:
+        run_files(viewer, widget, Path(folder), (image, truth), suffix)
     viewer.close()
+
+
+def run_files(viewer: Any, widget: Any, folder: Path, stack: tuple[Any, np.ndarray], suffix: str) -> None:
+    """Copies of the stack in files, one of them without labels."""
+    import tifffile
+
+    about = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    image, truth = (np.asarray(one)[:, :96, :96] for one in stack)  # few objects: it is about the files
+    keys = np.zeros_like(truth)
+    keys[[0, -1]] = truth[[0, -1]]
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for number in range(1, 5):
+        tifffile.imwrite(folder / "images" / f"embryo_{number}.tif", image, **about)
+        if number != 3:
+            tifffile.imwrite(folder / "labels" / f"embryo_{number}.tif", keys, **about)
+    page = widget.files
+    widget.tabs.setCurrentWidget(page)
+    with contextlib.chdir(folder):
+        for edit, name in ((page.images_edit, "images"), (page.prompts_edit, "labels"), (page.out_edit, "results")):
+            edit.setText(name)
+        press(widget.start_button)
+        wait_until(lambda: widget.file_work.made == 3, 300)
+        take(viewer, f"batch_files{suffix}.png")
+        wait(widget)
+        print(widget.notice.text())
 
 
 def correct(viewer: Any, widget: Any, truth: np.ndarray) -> None:

@@ -579,7 +579,10 @@ def test_files_are_made_listed_and_opened(viewer, open_widget, qtbot, truth, tmp
     assert "carried through the other planes of 3 images" in widget.guide.text()
     run(qtbot, widget)
     assert [row.state for row in widget.files.model.rows] == ["done", "done", "failed"]
-    assert "2 files are done, 1 failed" in widget.notice.text()
+    assert "2 files are done, 1 failed. c.tif: " in widget.notice.text()
+    widget.notices.say()
+    widget.files.table.doubleClicked.emit(widget.files.model.index(2, 0))
+    assert "c.tif" in widget.notice.text()
     assert same(tifffile.imread(tmp_path / "out" / "a.tif"), truth)
     run(qtbot, widget)
     assert [row.state for row in widget.files.model.rows] == ["was done", "was done", "failed"]

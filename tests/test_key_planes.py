@@ -124,6 +124,12 @@ def test_a_correction_of_a_key_plane_is_another_result(job):
     assert outcome(job.job, Ellipses(), How(keys=(1,))).status == "skipped"
 
 
+def test_an_image_without_key_planes_says_which_file_it_lacks(job):
+    job.job.prompts.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no .*keys\.tif with the labels of image\.tif; put it there"):
+        outcome(job.job, Ellipses())
+
+
 def image(pixels, axes, name="image.tif"):
     return ImageFile(Path(name), pixels, axes)
 

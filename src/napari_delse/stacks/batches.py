@@ -228,6 +228,9 @@ def run(
 
 
 def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows: bool) -> Iterator[Progress | Outcome]:
+    if not job.prompts.exists():
+        what = "prompts" if job.mode == "table" else "labels"
+        raise FileNotFoundError(f"there is no {job.prompts} with the {what} of {job.image.name}; put it there")
     fingerprint = _SOFTWARE + fingerprint_of(job, engine.model, how)
     if job.out.exists() and not again:
         made = software_of(job.out)

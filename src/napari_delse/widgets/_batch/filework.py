@@ -140,7 +140,10 @@ class FileWork:
         good = len(self._over) - len(failed)
         many = "1 file is" if good == 1 else f"{good} files are"
         if failed:
-            self._notices.say(RuntimeError(f"{many} done, {len(failed)} failed: point at one to see why"))
+            first, more = failed[0], " (a double click on each says why)" if len(failed) > 1 else ""
+            self._notices.say(
+                RuntimeError(f"{many} done, {len(failed)} failed{more}. {first.job.image.name}: {first.error}")
+            )
         else:
             self._notices.tell(f"{many} done. A double click opens one.")
         self._changed()
@@ -158,6 +161,10 @@ class FileWork:
 
     def open(self, job: Job) -> None:
         """Show an image with its labels."""
+        over = self._over.get(job)
+        if over is not None and over.error is not None:
+            self._notices.say(over.error)
+            return
         if not job.out.exists():
             self._notices.say(ValueError(f"{job.image.name} has no result yet; press Start to make it"))
             return
