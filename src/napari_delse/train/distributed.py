@@ -95,7 +95,10 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     first = not dist.is_initialized()
     if first:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo")), device
+    world = World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    yield world, device
     # Not after an error: the others may wait in an exchange that this process will never join.
     if first:
+        dist.barrier(group=world.control)  # no process may leave while another is still in an exchange
+        object.__setattr__(world, "control", None)  # a group that outlives the interpreter aborts it
         dist.destroy_process_group()
