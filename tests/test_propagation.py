@@ -421,3 +421,15 @@ def test_cells_of_the_sample_stack_are_carried_by_the_default_model():
     assert np.mean(scores) > max(0.8, np.mean(copies) + 0.1)
     again = list(propagate(predictor, planes_of(stack), {0: chosen[0], 4: chosen[4]}, only=range(2, 3)))
     np.testing.assert_array_equal(again[0].labels, found[2].labels)
+
+
+@given(seed=st.integers(0, 10**6), keys=st.sets(st.integers(0, 8), min_size=1))
+@settings(max_examples=10, deadline=None)
+def test_a_plane_brings_the_masks_of_its_objects(seed, keys):
+    truth = stack_of(seed)
+    for plane in propagate(Ideal(), planes_of(images_of(truth)), {z: truth[z] for z in keys}):
+        found = objects_of(plane.labels)
+        assert list(plane.masks) == list(found)
+        for label, mask in found.items():
+            assert plane.masks[label].origin == mask.origin
+            np.testing.assert_array_equal(plane.masks[label].mask, mask.mask)

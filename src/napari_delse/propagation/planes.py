@@ -13,7 +13,7 @@ daughter needs a key plane of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -22,14 +22,14 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_delse.data.images import Plane
-from napari_delse.geometry import ObjectMask
+from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.propagation.config import Gap, PropagationConfig
 from napari_delse.propagation.gap import Carried, carry, carry_on
 from napari_delse.propagation.outlining import AcrossSegmenter
 
 Labels = npt.NDArray[Any] | Callable[[], npt.NDArray[Any]]
 _MOST_LOST = 0.3  # share of an object that others may take before somebody should look at it
-_STRIP = 2**22  # pixels of a key plane looked at together
+_STRIP = 2**19  # pixels of a key plane looked at together
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class PropagatedPlane:
     labels: npt.NDArray[Any]  # (Y, X)
     objects: tuple[PropagatedObject, ...]
     is_key: bool
+    masks: Mapping[int, ObjectMask] = field(default_factory=dict, repr=False)  # in the label plane; none is empty
 
     @property
     def review(self) -> tuple[PropagatedObject, ...]:
@@ -208,7 +209,7 @@ def _beyond(
     for place in way:
         carried = carry_on(predictor, planes, key, place, shapes, areas, config)
         plane = _finished(place, carried, planes[place].shape, dtype)
-        shapes = objects_of(plane.labels)
+        shapes = plane.masks
         if place in wanted:
             yield plane
 
@@ -246,10 +247,9 @@ class _Keys:
 
     def plane(self, index: int) -> PropagatedPlane:
         labels = self.labels(index)
-        objects = tuple(
-            PropagatedObject(label, mask.area, 1.0, (index,)) for label, mask in self._known(index, labels)[1].items()
-        )
-        return PropagatedPlane(index, labels, objects, is_key=True)
+        masks = self._known(index, labels)[1]
+        objects = tuple(PropagatedObject(label, mask.area, 1.0, (index,)) for label, mask in masks.items())
+        return PropagatedPlane(index, labels, objects, is_key=True, masks=masks)
 
 
 def objects_of(labels: npt.NDArray[Any]) -> dict[int, ObjectMask]:
@@ -257,8 +257,11 @@ def objects_of(labels: npt.NDArray[Any]) -> dict[int, ObjectMask]:
     boxes: dict[int, tuple[int, int, int, int]] = {}
     rows = max(1, _STRIP // max(1, labels.shape[1]))
     for top in range(0, labels.shape[0], rows):
-        values, numbered = np.unique(labels[top : top + rows], return_inverse=True)
-        found = ndimage.find_objects(numbered.reshape(-1, labels.shape[1]) + 1)
+        strip = labels[top : top + rows]
+        if not strip.any():
+            continue
+        values, numbered = np.unique(strip, return_inverse=True)
+        found = ndimage.find_objects(numbered.reshape(strip.shape) + 1)
         for value, window in zip(values.tolist(), found, strict=True):
             if value:
                 y0, x0, y1, x1 = top + window[0].start, window[1].start, top + window[0].stop, window[1].stop
@@ -271,13 +274,24 @@ def objects_of(labels: npt.NDArray[Any]) -> dict[int, ObjectMask]:
 
 def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> PropagatedPlane:
     labels = paint(carried, shape, dtype)
-    objects = []
+    objects, masks = [], {}
     for one in carried:
-        area = int(np.count_nonzero(labels[one.mask.slices] == one.label)) if one.mask.area else 0
-        lost = 1 - area / one.mask.area if one.mask.area else 0.0
+        left = _left(labels, one)
+        if left.area:
+            masks[one.label] = left
+        lost = 1 - left.area / one.mask.area if one.mask.area else 0.0
         review = f"other objects took {lost:.0%} of it" if lost > _MOST_LOST else one.review
-        objects.append(PropagatedObject(one.label, area, one.confidence, one.keys, review))
-    return PropagatedPlane(index, labels, tuple(objects), is_key=False)
+        objects.append(PropagatedObject(one.label, left.area, one.confidence, one.keys, review))
+    return PropagatedPlane(index, labels, tuple(objects), is_key=False, masks=dict(sorted(masks.items())))
+
+
+def _left(labels: npt.NDArray[Any], one: Carried) -> ObjectMask:
+    """What an object got of its pixels."""
+    if not one.mask.area:
+        return one.mask
+    rows, columns = one.mask.slices
+    window = Crop(rows.start, columns.start, rows.stop, columns.stop, 1)
+    return ObjectMask.from_crop(labels[rows, columns] == one.label, window, labels.shape)
 
 
 def paint(carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

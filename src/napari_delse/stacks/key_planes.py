@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_delse.data.files import ImageFile, open_image
 from napari_delse.data.images import Plane
 from napari_delse.geometry import ObjectMask
-from napari_delse.propagation.planes import objects_of, propagate
+from napari_delse.propagation.planes import propagate
 from napari_delse.stacks.coarse import match_planes, tiles
 from napari_delse.stacks.planes import BlockKey, FoundObject, Index, Pieces, flat, unflat
 from napari_delse.stacks.work_folder import decode
@@ -83,12 +83,11 @@ class CarryTask:
             since = {} if self.since is None else {self.since: shapes}
             for plane in propagate(predictor, line, keys, only=range(self.first, self.last + 1), since=since):
                 index = self.index(plane.index)
-                masks = objects_of(plane.labels)
                 # Those that ended here have no pixels, but a reason.
                 found = [
-                    FoundObject(one.label, index, masks.get(one.label, _NOTHING), one.confidence, 0.0, one.review)
+                    FoundObject(one.label, index, plane.masks.get(one.label, _NOTHING), one.confidence, 0.0, one.review)
                     for one in plane.objects
-                    if one.label in masks or one.review
+                    if one.label in plane.masks or one.review
                 ]
                 number = flat(index, counts)
                 done.append(((number, number, 0, 1), found))
