@@ -575,6 +575,7 @@ def test_files_are_made_listed_and_opened(viewer, open_widget, qtbot, truth, tmp
         (widget.files.out_edit, "out"),
     ):
         edit.setText(str(tmp_path / text))
+        qtbot.waitUntil(lambda: not widget.start_button.isEnabled(), timeout=200)  # not with those listed before
     ready(qtbot, widget)
     assert "carried through the other planes of 3 images" in widget.guide.text()
     run(qtbot, widget)

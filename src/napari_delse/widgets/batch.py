@@ -94,7 +94,7 @@ class BatchWidget(BatchPanel):
         self.review.again_button.clicked.connect(lambda: self.carry_on())
         self.review.chosen.connect(self.show_object)
         self.form.changed.connect(self._on_choice)
-        self.files.changed.connect(self._timers["files"].start)
+        self.files.changed.connect(self._on_files)
         self.tabs.currentChanged.connect(lambda _: self._later())
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
@@ -143,6 +143,10 @@ class BatchWidget(BatchPanel):
     def _on_choice(self) -> None:
         self.notices.say()
         self._offer()
+
+    def _on_files(self) -> None:
+        self.file_work.forget()
+        self._timers["files"].start()
 
     def _offer(self) -> None:
         """Offer the layers that there are now."""

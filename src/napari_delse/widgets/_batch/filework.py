@@ -80,6 +80,12 @@ class FileWork:
 
     # ---- what would be done
 
+    def forget(self) -> None:
+        """Others are being chosen: nothing can be begun with those that are listed."""
+        self._asked += 1
+        self.jobs, self.sentence, self.reason = [], "", "looking for the files ..."
+        self._changed()
+
     def look(self) -> None:
         """List the files that are chosen now."""
         self._asked += 1
@@ -102,7 +108,15 @@ class FileWork:
     # ---- doing it
 
     def start(self) -> None:
-        """Begin, or go on where it was stopped."""
+        """Begin, or go on where it was stopped.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to do.
+        """
+        if not self.jobs:
+            raise ValueError(self.reason or "no files are listed yet; start again in a moment")
         self._over, self._fraction, self._since = {}, 0.0, time.monotonic()
         jobs, how = list(self.jobs), How(overwrite_labels=not self._form.protect_box.isChecked())
         steps = partial(_steps, jobs, how, partial(self._fingerprint, self._form.model[0]))
