@@ -425,6 +425,8 @@ def test_a_corrected_plane_is_carried_on_to_what_depends_on_it_only(viewer, open
     labels = begin(viewer, truth, keys=(0, 6, 8))
     widget = open_widget()
     run(qtbot, widget)
+    qtbot.waitUntil(lambda: widget.review.count > 0)
+    assert f"{widget.review.count} objects to look at are in the tab Review" in widget.notice.text()
     viewer.dims.set_point(0, 3)
     rows, columns = np.nonzero(labels.data[3] == 2)
     labels.data_setitem((np.full(len(rows), 3), rows, columns), 0)  # it is not there

@@ -290,8 +290,9 @@ class LayerWork:
             self._notices.tell(f"Cancelled after {done} of {total} planes; these stay, and Undo takes them back.")
         else:
             many = "1 plane is" if done == 1 else f"{done} planes are"
-            found = self._review.count
-            look = f" {found} objects to look at are in the tab Review." if found else ""
+            found = self._review.count_of(run.name)
+            what = "1 object to look at is" if found == 1 else f"{found} objects to look at are"
+            look = f" {what} in the tab Review." if found else ""
             self._notices.tell(f"{many} done.{look}")
         self._changed()
 

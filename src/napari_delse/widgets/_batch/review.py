@@ -149,6 +149,10 @@ class ReviewPage(QWidget):
         self._all += doubts
         self._made.setdefault(place, []).append(run)
 
+    def count_of(self, run: str) -> int:
+        """How many doubts a run left, shown or not yet."""
+        return sum(one.run == run for one in self._all)
+
     def show_runs(self, standing: frozenset[str], corrected: frozenset[int]) -> None:
         """Show the doubts of the last run that stands on each plane, but for planes that somebody corrected."""
         last = {
