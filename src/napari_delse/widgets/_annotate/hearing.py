@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _GRAB = 8.0  # how near to the outline a pull must begin, screen pixels
 _REACH = 24.0  # how near to it a drawn line must begin, screen pixels
 _STILL = 5.0  # a shorter pull is a click, as napari has it; screen pixels
-_REST = 40  # a hand that pulls and has not moved for so long may let go here, milliseconds
+_REST = 20  # a hand that pulls and has not moved for so long may let go here, milliseconds
 
 
 class Hearing:
