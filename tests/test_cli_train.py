@@ -100,6 +100,7 @@ def test_fine_tuning_tells_survey_progress_and_verdict_and_the_same_again_is_not
     assert result["after"]["miou"] >= result["before"]["miou"]
     assert (result["model"] == "stack") == result["improved"]
     assert "held-out IoU" in first.err
+    assert "nan" not in first.err
     again = run(*command)
     assert json.loads(again.out) == result
     assert "was complete" in again.err

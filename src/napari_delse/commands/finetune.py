@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -150,8 +151,9 @@ def _tell(step: JobProgress) -> None:
     if step.note:
         print(step.note, file=sys.stderr, flush=True)
     if step.scored and not step.done:
+        loss = "" if math.isnan(step.loss) else f"  loss {step.loss:.3f}"  # there is none before the first step
         print(
-            f"{step.fraction:4.0%}  loss {step.loss:.3f}  held-out IoU {step.now.mean_iou:.4f} (before "
+            f"{step.fraction:4.0%}{loss}  held-out IoU {step.now.mean_iou:.4f} (before "
             f"{step.before.mean_iou:.4f}, best {step.best.mean_iou:.4f})  {step.remaining:.0f} s left",
             file=sys.stderr,
             flush=True,
