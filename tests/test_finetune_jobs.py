@@ -362,6 +362,20 @@ def test_two_processes_cannot_train_one_job(job):
     assert list_jobs() == []
 
 
+def test_a_job_of_another_version_is_left_out_and_said_to_be(job):
+    said = []
+    assert list_jobs(said) == [job]
+    assert said == []
+    stored = (job.folder / "job.json").read_text(encoding="utf-8")
+    (job.folder / "job.json").write_text(stored.replace('"format": ', '"format": 9'), encoding="utf-8")
+    assert list_jobs(said) == []
+    (error,) = said
+    assert str(error).startswith(f"{job.folder} cannot be read as a training (it comes from another version")
+    (job.folder / "result.json").write_text("{}", encoding="utf-8")  # that one had ended
+    assert list_jobs(said) == []
+    assert said == [error]
+
+
 def test_the_bias_of_a_calibration_moves_the_further_the_more_objects_say_so():
     calibration = Calibration(("expected_iou",), (0.0,), (1.0,), (1.0,), 0.0)
     rows = np.zeros((40, 1))

@@ -428,6 +428,15 @@ def test_paused_it_goes_on_where_it_was_and_stopped_it_keeps_the_best(viewer, op
     assert list_jobs()[0].state == "finished"
 
 
+def test_an_unfinished_training_of_another_version_is_told(viewer, open_widget, qtbot):
+    folder = user_jobs() / "old"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text('{"format": 0}', encoding="utf-8")
+    widget = open_widget()
+    qtbot.waitUntil(lambda: "it comes from another version" in widget.notice.text())
+    assert not widget.offer.isVisibleTo(widget)
+
+
 def test_an_unfinished_training_is_offered_the_next_time(viewer, open_widget, qtbot, disks, parent):
     show(viewer, *disks())
     first = open_widget(**LASTS)

@@ -136,18 +136,27 @@ def open_job(folder: Path | str) -> Job:
     except FileNotFoundError:
         raise ValueError(f"{folder} is no training; give a folder that holds job.json") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read as a training ({error}); begin it again") from error
+        raise ValueError(
+            f"{folder} cannot be read as a training ({error}); begin it again, and delete that folder"
+        ) from error
 
 
-def list_jobs() -> list[Job]:
-    """The user's jobs, the newest first; unreadable ones are left out."""
+def list_jobs(unreadable: list[ValueError] | None = None) -> list[Job]:
+    """The user's jobs, the newest first.
+
+    Parameters
+    ----------
+    unreadable : list, optional
+        Is given why jobs that have not ended are left out, such as those of another version.
+    """
     root, found = user_jobs(), []
-    for path in root.iterdir() if root.is_dir() else ():
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
         if (path / "job.json").is_file():
             try:
                 found.append(open_job(path))
-            except ValueError:
-                continue
+            except ValueError as error:
+                if unreadable is not None and not (path / "result.json").is_file():
+                    unreadable.append(error)
     return sorted(found, key=lambda job: job.created, reverse=True)
 
 

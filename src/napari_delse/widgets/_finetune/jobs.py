@@ -45,19 +45,20 @@ class Unfinished:
         return f"{what}; another program is training it or saving it now." if self.running else f"{what}."
 
 
-def _unfinished() -> list[Unfinished]:
-    """In the worker."""
+def _unfinished() -> tuple[list[Unfinished], list[ValueError]]:
+    """In the worker: those that can be gone on with, and why others cannot."""
     from napari_delse.finetuning.jobs import list_jobs
 
-    found = []
-    for job in list_jobs():
+    found: list[Unfinished] = []
+    unreadable: list[ValueError] = []
+    for job in list_jobs(unreadable):
         if (state := job.state) != "finished":
             try:
                 history = job.history()
             except (OSError, ValueError):  # a line that is being written
                 history = []
             found.append(Unfinished(job, state == "running", history[-1].get("fraction", 0.0) if history else 0.0))
-    return found
+    return found, unreadable
 
 
 def _delete(job: Job) -> None:
@@ -83,6 +84,7 @@ class JobOffers(QObject):
         self.runner = Runner("napari-delse-jobs")
         self._changed, self._failed = changed, failed
         self._own: Job | None = None
+        self._told: set[str] = set()  # what cannot be gone on with is told once
         self._timer = QTimer(self, singleShot=True, interval=_AGAIN)
         self._timer.timeout.connect(self.look)
 
@@ -97,7 +99,12 @@ class JobOffers(QObject):
             self.offer = None
         self._changed()
 
-    def _found(self, found: list[Unfinished]) -> None:
+    def _found(self, answer: tuple[list[Unfinished], list[ValueError]]) -> None:
+        found, unreadable = answer
+        for error in unreadable:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                self._failed(error)
         own = None if self._own is None else self._own.folder
         self.offer = next((one for one in found if one.job.folder != own), None)
         if self.offer is not None and self.offer.running:
