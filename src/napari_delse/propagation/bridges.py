@@ -40,7 +40,9 @@ def bridges(
         return jobs
     labels = sorted(set(before) & set(after))
     alike = {label: alikeness(before[label], after[label]) for label in labels}
-    misses = _misses(predictor, planes, gap, before, after, labels) if config.trust else dict.fromkeys(labels, 0.0)
+    misses = (
+        _misses(predictor, planes, gap, before, after, labels, config) if config.trust else dict.fromkeys(labels, 0.0)
+    )
     trust = {x: min(config.trust * _odds(min(alike[x], _MOST_ALIKE)) * _odds(misses[x]), _MOST_TRUST) for x in labels}
     stays = {x: mask_iou(before[x], after[x]) > config.staying * alike[x] for x in labels}
     for plane in gap.planes:
@@ -64,11 +66,12 @@ def _misses(
     before: Mapping[int, ObjectMask],
     after: Mapping[int, ObjectMask],
     labels: Sequence[int],
+    config: PropagationConfig,
 ) -> dict[int, float]:
     """How far the model is from the truth in the two key planes, shown the true box: 1 - mean IoU by label."""
     sides = [(key, objects) for key, objects in ((gap.before, before), (gap.after, after)) if key is not None]
     jobs = [Job(key, label, objects[label], 0.0, box=True) for label in labels for key, objects in sides]
-    found = outline(predictor, planes, jobs, rounds=1, settled=0.0)
+    found = outline(predictor, planes, jobs, rounds=1, settled=config.settled, batch_size=config.batch_size)
     ious = [mask_iou(mask, job.prior) if mask.area else 0.0 for job, (mask, _) in zip(jobs, found, strict=True)]
     means = np.reshape(ious, (len(labels), len(sides))).mean(axis=1) if labels else []
     return {x: min(max(1 - float(mean), _BEST), 1 - _BEST) for x, mean in zip(labels, means, strict=True)}
