@@ -69,6 +69,14 @@ class StubPredictor:
         return Ellipse(mask, 0.9, tuple(corrections))
 
 
+def bring_up(viewer, qtbot):
+    """Show a real window with all of the image in it."""
+    viewer.window._qt_window.resize(1000, 700)
+    viewer.show()
+    qtbot.wait(50)
+    viewer.reset_view()
+
+
 @pytest.fixture
 def predictor():
     return StubPredictor()
@@ -187,10 +195,7 @@ def test_four_clicks_preview_and_accept(real_viewer, open_widget, qtbot):
 def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
-    real_viewer.window._qt_window.resize(1000, 700)
-    real_viewer.show()
-    qtbot.wait(50)
-    real_viewer.reset_view()
+    bring_up(real_viewer, qtbot)
     mouse = Hands(real_viewer)
     for point in DIAMOND:
         mouse.click(point)
@@ -225,10 +230,7 @@ def test_real_mouse_and_keys(real_viewer, open_widget, qtbot):
 def test_a_pull_that_rests_shows_its_outline_before_it_is_let_go(real_viewer, open_widget, predictor, qtbot):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
-    real_viewer.window._qt_window.resize(1000, 700)
-    real_viewer.show()
-    qtbot.wait(50)
-    real_viewer.reset_view()
+    bring_up(real_viewer, qtbot)
     before = outlined(widget, qtbot)
     qtbot.waitUntil(lambda: widget.has_shown_preview)
     mouse = Hands(real_viewer)
@@ -256,10 +258,7 @@ def test_a_pull_that_goes_on_does_not_wait_for_the_outline_of_where_it_rested(
 ):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
-    real_viewer.window._qt_window.resize(1000, 700)
-    real_viewer.show()
-    qtbot.wait(50)
-    real_viewer.reset_view()
+    bring_up(real_viewer, qtbot)
     before = outlined(widget, qtbot)
     predictor.gate.clear()
     mouse = Hands(real_viewer)

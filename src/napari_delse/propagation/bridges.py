@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,8 +37,7 @@ def bridges(
     are, and the more the model misses them in the key planes, where the truth is known.
     """
     jobs: dict[int, list[Job]] = {plane: [] for plane in gap.planes}
-    if gap.before is None or gap.after is None:
-        return jobs
+    first, last = gap.ends
     labels = sorted(set(before) & set(after))
     alike = {label: alikeness(before[label], after[label]) for label in labels}
     misses = (
@@ -46,7 +46,7 @@ def bridges(
     trust = {x: min(config.trust * _odds(min(alike[x], _MOST_ALIKE)) * _odds(misses[x]), _MOST_TRUST) for x in labels}
     stays = {x: mask_iou(before[x], after[x]) > config.staying * alike[x] for x in labels}
     for plane in gap.planes:
-        share, shape = (plane - gap.before) / (gap.after - gap.before), planes[plane].shape
+        share, shape = (plane - first) / (last - first), planes[plane].shape
         for label in labels:
             ends = before[label], after[label]
             sides = [waves.get((direction, plane, label), EMPTY) for direction in (1, -1)]
@@ -69,9 +69,9 @@ def _misses(
     config: PropagationConfig,
 ) -> dict[int, float]:
     """How far the model is from the truth in the two key planes, shown the true box: 1 - mean IoU by label."""
-    sides = [(key, objects) for key, objects in ((gap.before, before), (gap.after, after)) if key is not None]
+    sides = list(zip(gap.ends, (before, after), strict=True))
     jobs = [Job(key, label, objects[label], 0.0, box=True) for label in labels for key, objects in sides]
-    found = outline(predictor, planes, jobs, rounds=1, settled=config.settled, batch_size=config.batch_size)
+    found = outline(predictor, planes, jobs, replace(config, rounds=1))
     ious = [mask_iou(mask, job.prior) if mask.area else 0.0 for job, (mask, _) in zip(jobs, found, strict=True)]
     means = np.reshape(ious, (len(labels), len(sides))).mean(axis=1) if labels else []
     return {x: min(max(1 - float(mean), _BEST), 1 - _BEST) for x, mean in zip(labels, means, strict=True)}

@@ -18,10 +18,11 @@ class PropagationConfig:
     only, in hippocampus_mri: ending them half-way 0.354, at the other key plane 0.290, of all objects. No threshold on
     the confidence ended them better than none, so it is low.
 
-    The trust, and what counts as staying, on 399 objects in planes, one round; mean of ten cells (four sets, a key
-    plane every 2 to 10): the odds of being alike alone 0.746, a trust of 2 for all 0.748, the odds times those of the
-    model missing the key planes' objects 0.763, and with objects that stay interpolated in place 0.769. The last is
-    the best or within 0.01 of it in every cell but one (hippocampus_mri, every third: 0.776, interpolation 0.793).
+    The trust, and what counts as staying, tried once, by no script that is kept, on 399 objects in planes, one round;
+    mean of ten cells (four sets, a key plane every 2 to 10): the odds of being alike alone 0.746, a trust of 2 for all
+    0.748, the odds times those of the model missing the key planes' objects 0.763, and with objects that stay
+    interpolated in place 0.769. The last is the best or within 0.01 of it in every cell but one (hippocampus_mri, every
+    third: 0.776, interpolation 0.793).
     """
 
     rounds: int = 2  # predictions per object and plane: from the carried shape, then from the answer itself
@@ -64,3 +65,10 @@ class Gap:
     def planes(self) -> range:
         """Its planes."""
         return range(self.first, self.last + 1)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Both key planes, of a gap that has them."""
+        assert self.before is not None
+        assert self.after is not None
+        return self.before, self.after

@@ -75,9 +75,8 @@ def carry(
         Plane and its objects in the order of their labels. What comes from one key plane only is worked out before
         the first plane, the rest a few planes ahead.
     """
-    assert gap.before is not None
-    assert gap.after is not None
-    sides = ((gap.before, 1, before, after), (gap.after, -1, after, before))
+    first, last = gap.ends
+    sides = ((first, 1, before, after), (last, -1, after, before))
     tracks = [
         _Track(label, key, direction, mask, others.get(label), mask.area)
         for key, direction, objects, others in sides
@@ -99,9 +98,9 @@ def carry(
     jobs = bridges(predictor, planes, gap, before, after, waves, config)
     for group in _groups(gap, jobs):
         here = [job for plane in group for job in jobs[plane]]
-        for job, (mask, confidence) in zip(here, _outlined(predictor, planes, here, config), strict=True):
+        for job, (mask, confidence) in zip(here, outline(predictor, planes, here, config), strict=True):
             kept, doubt = mask if mask.area else job.prior, job.doubt or _doubt(confidence, config)
-            result[job.plane].append(Carried(job.label, kept, confidence, (gap.before, gap.after), doubt))
+            result[job.plane].append(Carried(job.label, kept, confidence, gap.ends, doubt))
         for plane in group:
             yield plane, sorted(result.pop(plane), key=lambda one: one.label)
 
@@ -190,7 +189,7 @@ def _alone(
         for track, prior in moving
     ]
     for (track, prior), job, (mask, confidence) in zip(
-        moving, jobs, _outlined(predictor, planes, jobs, config), strict=True
+        moving, jobs, outline(predictor, planes, jobs, config), strict=True
     ):
         reason = _end(track, prior, mask, confidence, planes[job.plane].shape, config)
         track.ended = bool(reason)
@@ -227,9 +226,3 @@ def _at_border(mask: ObjectMask, shape: tuple[int, int]) -> bool:
     rows, columns = mask.slices
     edges = (rows.start <= 0, columns.start <= 0, rows.stop >= shape[0], columns.stop >= shape[1])
     return bool(any(edges))
-
-
-def _outlined(
-    predictor: AcrossSegmenter, planes: Sequence[Plane], jobs: Sequence[Job], config: PropagationConfig
-) -> list[tuple[ObjectMask, float]]:
-    return outline(predictor, planes, jobs, rounds=config.rounds, settled=config.settled, batch_size=config.batch_size)

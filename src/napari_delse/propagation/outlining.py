@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
 from napari_delse.predict import mask_from_phi
+from napari_delse.propagation.config import PropagationConfig
 from napari_delse.propagation.shapes import mask_iou, signed_distance
 
 
@@ -52,23 +53,17 @@ class Job:
 
 
 def outline(
-    predictor: AcrossSegmenter,
-    planes: Sequence[Plane],
-    jobs: Sequence[Job],
-    *,
-    rounds: int,
-    settled: float,
-    batch_size: int | None = None,
+    predictor: AcrossSegmenter, planes: Sequence[Plane], jobs: Sequence[Job], config: PropagationConfig
 ) -> list[tuple[ObjectMask, float]]:
     """Masks and confidences, each from its carried shape, then from the answer itself until it settles."""
     answers = [(job.prior, 0.0) for job in jobs]
     waiting = [i for i, job in enumerate(jobs) if job.prior.area]
-    for _ in range(rounds):
+    for _ in range(config.rounds):
         items = [(planes[jobs[i].plane], prompt_of(answers[i][0], box=jobs[i].box), ()) for i in waiting]
         unsettled = []
-        for i, prediction in zip(waiting, predictor.segment_across(items, batch_size), strict=True):
+        for i, prediction in zip(waiting, predictor.segment_across(items, config.batch_size), strict=True):
             mask = _fused(prediction, jobs[i], planes[jobs[i].plane].shape)
-            if mask.area and mask_iou(mask, answers[i][0]) < settled:
+            if mask.area and mask_iou(mask, answers[i][0]) < config.settled:
                 unsettled.append(i)
             answers[i] = mask, float(prediction.confidence)
         waiting = unsettled

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QAbstractItemModel, Qt
 from qtpy.QtGui import QIcon, QStandardItemModel
-from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QSlider, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QHeaderView,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QTableView,
+    QWidget,
+)
 
 DEVICES = [("Automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda"), ("GPU (Apple)", "mps")]
 _ICON = 64  # pixels; shown smaller, also on fine screens
@@ -54,6 +63,34 @@ def button(text: str, tip: str) -> QPushButton:
     result.setProperty("tip", tip)
     result.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     return result
+
+
+def row_table(model: QAbstractItemModel, least: int = 3) -> QTableView:
+    """A table of rows that are chosen as a whole, which leaves the keyboard to the canvas.
+
+    Parameters
+    ----------
+    model : QAbstractItemModel
+        Its rows.
+    least : int
+        How many of them are in sight, however low the window is.
+    """
+    table = QTableView()
+    table.setModel(model)
+    table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    table.setWordWrap(False)
+    table.setShowGrid(False)
+    rows, columns = table.verticalHeader(), table.horizontalHeader()
+    height = table.fontMetrics().height() + 6
+    rows.hide()
+    rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    rows.setMinimumSectionSize(height)
+    rows.setDefaultSectionSize(height)
+    columns.setHighlightSections(False)
+    table.setMinimumHeight(columns.sizeHint().height() + 4 + least * height)
+    return table
 
 
 def name_keys(one: QPushButton, keys: Sequence[str]) -> None:

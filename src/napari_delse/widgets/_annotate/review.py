@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_delse.annotation.actions import LabelledObject
 from napari_delse.annotation.review import most_uncertain, next_unnamed
 from napari_delse.widgets._annotate.objects_model import CLASS, PLANE, ObjectsModel
-from napari_delse.widgets._fields import button, icon_button
+from napari_delse.widgets._fields import button, icon_button, row_table
 
 NO_OBJECTS = (
     "No objects yet.\n\nClick the four extreme points of one and accept its outline: it is listed here, to be looked "
@@ -72,27 +72,15 @@ class ReviewList(QWidget):
     # ---- how it looks
 
     def _make_table(self) -> QTableView:
-        table = QTableView()
-        table.setModel(self.model)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the keyboard stays with the canvas
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table = row_table(self.model, _FEWEST)
         table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         table.setToolTip("A click goes to an object; with Ctrl or Shift, several are selected")
-        table.setWordWrap(False)
-        table.setShowGrid(False)
-        rows, columns = table.verticalHeader(), table.horizontalHeader()
-        height = table.fontMetrics().height() + 6
-        rows.hide()
-        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        rows.setMinimumSectionSize(height)
-        rows.setDefaultSectionSize(height)
+        columns = table.horizontalHeader()
         columns.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         columns.setMinimumSectionSize(20)
-        columns.setHighlightSections(False)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         table.setSortingEnabled(True)
-        table.setMinimumHeight(columns.sizeHint().height() + 4 + _FEWEST * height)
         return table
 
     def _make_buttons(self) -> None:

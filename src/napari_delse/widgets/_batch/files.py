@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
+from qtpy.QtCore import QModelIndex, Qt, Signal
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -22,7 +21,8 @@ from qtpy.QtWidgets import (
 
 from napari_delse.stacks.batch_files import FORMATS, inputs_of, jobs_of
 from napari_delse.stacks.batches import Job, Mode, Outcome, Progress
-from napari_delse.widgets._fields import button, choice, fill
+from napari_delse.widgets._batch.rows import RowsModel
+from napari_delse.widgets._fields import button, choice, fill, row_table
 from napari_delse.widgets._guide import sentence
 
 _MODES: list[tuple[str, Mode]] = [
@@ -31,13 +31,6 @@ _MODES: list[tuple[str, Mode]] = [
     ("Tables of points (CSV)", "table"),
 ]
 _TITLES = {"tiff": "TIFF", "ome-tiff": "OME-TIFF", "ome-zarr": "OME-Zarr"}
-_HEADINGS = ("File", "State", "Objects", "Unsure")
-_TIPS = (
-    "The image; a double click opens it with its labels",
-    "How far it is; what was done before is not done again",
-    "Objects, counted in each plane",
-    "Planes that somebody should look at",
-)
 
 
 @dataclass(frozen=True)
@@ -51,12 +44,17 @@ class FileRow:
     tip: str = ""
 
 
-class FilesModel(QAbstractTableModel):
+class FilesModel(RowsModel):
     """Files in their order."""
 
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self.rows: list[FileRow] = []
+    rows: list[FileRow]
+    headings = ("File", "State", "Objects", "Unsure")
+    tips = (
+        "The image; a double click opens it with its labels",
+        "How far it is; what was done before is not done again",
+        "Objects, counted in each plane",
+        "Planes that somebody should look at",
+    )
 
     def reset(self, jobs: list[Job]) -> None:
         """Show these files; what is known of one that was shown already stays."""
@@ -72,22 +70,7 @@ class FilesModel(QAbstractTableModel):
         for number, row in enumerate(self.rows):
             if row.job == job:
                 self.rows[number] = replace(row, **known)
-                self.dataChanged.emit(self.index(number, 0), self.index(number, len(_HEADINGS) - 1))
-
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(_HEADINGS)
-
-    def headerData(  # noqa: N802 - Qt's
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _HEADINGS[section]
-        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
+                self.dataChanged.emit(self.index(number, 0), self.index(number, len(self.headings) - 1))
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self.rows[index.row()]
@@ -161,24 +144,12 @@ class FilesPage(QWidget):
         dialog.show()
 
     def _make_table(self) -> QTableView:
-        table = QTableView()
-        table.setModel(self.model)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setWordWrap(False)
-        table.setShowGrid(False)
-        table.verticalHeader().hide()
-        height = table.fontMetrics().height() + 6
-        table.verticalHeader().setMinimumSectionSize(height)
-        table.verticalHeader().setDefaultSectionSize(height)
+        table = row_table(self.model)
         columns = table.horizontalHeader()
-        columns.setHighlightSections(False)
         columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column, width in ((1, 84), (2, 58), (3, 58)):
             columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             table.setColumnWidth(column, width)
-        table.setMinimumHeight(columns.sizeHint().height() + 4 + 3 * height)
         return table
 
     # ---- what is chosen

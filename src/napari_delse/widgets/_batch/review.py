@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtCore import QModelIndex, Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
 
 from napari_delse.propagation.planes import PropagatedPlane
-from napari_delse.widgets._fields import button, icon_button
+from napari_delse.widgets._batch.rows import RowsModel
+from napari_delse.widgets._fields import button, icon_button, row_table
 
 NOTHING = "Nothing to look at yet.\n\nObjects that the model is unsure of are listed here while they are made."
-_HEADINGS = ("Plane", "Object", "Sure", "Why")
-_TIPS = ("Counted from 0 along the axis of the run", "Value in the labels", "How sure the model is", "What is in doubt")
 
 
 class Doubt(NamedTuple):
@@ -36,33 +35,23 @@ def _reason(text: str) -> str:
     return "unsure" if text.startswith("confidence") else text
 
 
-class DoubtsModel(QAbstractTableModel):
+class DoubtsModel(RowsModel):
     """Doubts by plane and object."""
 
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self.rows: list[Doubt] = []
+    rows: list[Doubt]
+    headings = ("Plane", "Object", "Sure", "Why")
+    tips = (
+        "Counted from 0 along the axis of the run",
+        "Value in the labels",
+        "How sure the model is",
+        "What is in doubt",
+    )
 
     def show(self, rows: Iterable[Doubt]) -> None:
         """Show these."""
         self.beginResetModel()
         self.rows = sorted(rows)
         self.endResetModel()
-
-    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(self.rows)
-
-    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: N802, B008 - Qt's
-        return 0 if parent.isValid() else len(_HEADINGS)
-
-    def headerData(  # noqa: N802 - Qt's
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> Any:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _HEADINGS[section]
-        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self.rows[index.row()]
@@ -111,25 +100,12 @@ class ReviewPage(QWidget):
         self._show()
 
     def _make_table(self) -> QTableView:
-        table = QTableView()
-        table.setModel(self.model)
-        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the keyboard stays with the canvas
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setWordWrap(False)
-        table.setShowGrid(False)
-        rows, columns = table.verticalHeader(), table.horizontalHeader()
-        height = table.fontMetrics().height() + 6
-        rows.hide()
-        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        rows.setMinimumSectionSize(height)
-        rows.setDefaultSectionSize(height)
-        columns.setHighlightSections(False)
+        table = row_table(self.model)
+        columns = table.horizontalHeader()
         for column in range(3):
             columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             table.setColumnWidth(column, 54)
         columns.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
-        table.setMinimumHeight(columns.sizeHint().height() + 4 + 3 * height)
         return table
 
     # ---- what is shown
