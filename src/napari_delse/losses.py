@@ -80,3 +80,24 @@ def direction_loss(motion: Tensor, directions: Tensor, weight: Tensor) -> Tensor
     angle = torch.atan2(sine.abs() + 1e-3, cosine)
     known = (directions.square().sum(dim=1, keepdim=True) > 0.25).to(weight)
     return weighted_mean(angle.square(), weight * known)
+
+
+def drag_loss(phi: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
+    """How far the contour stays from where it was dragged: mean smooth |phi| at the ends of the drags.
+
+    Parameters
+    ----------
+    phi : Tensor, shape (B, 1, H, W)
+        Evolved level set function.
+    ends : Tensor, shape (B, K, 2)
+        q of every drag, (y, x) in network pixels.
+    made : bool Tensor, shape (B, K)
+        Which of them exist.
+    scale : float
+        Distance in network pixels that costs about 1; smaller ones are squared (Huber).
+    """
+    sides = torch.tensor(phi.shape[-2:], device=phi.device, dtype=phi.dtype)
+    where = (2 * ends + 1) / sides - 1  # -1 and 1 are the outer edges
+    there = F.grid_sample(phi, where.flip(-1)[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
+    costs = F.smooth_l1_loss(there / scale, torch.zeros_like(there), reduction="none")
+    return (costs * made).sum() / made.sum().clamp_min(1)

@@ -191,7 +191,11 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
                 fields = model.edit(encoded, maps)
             states = model.evolve(fields)
             phi = states[-1].detach()
-    return evolved_loss(states, batch, config, loss)
+    parts = evolved_loss(states, batch, config, loss)
+    if loss.drag and drags:
+        reached = losses.drag_loss(states[-1], torch.stack(ends, 1), torch.stack(made, 1), loss.scale * size)
+        parts["drag"] = loss.drag * reached
+    return parts
 
 
 class _Losses(torch.nn.Module):
