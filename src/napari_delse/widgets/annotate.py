@@ -26,6 +26,7 @@ from napari_delse.widgets._annotate.remembering import Remembered
 from napari_delse.widgets._annotate.restoring import Restorer
 from napari_delse.widgets._annotate.status import what_next
 from napari_delse.widgets._annotate.view import show_draft, show_object
+from napari_delse.widgets._collecting import ShortCollections
 from napari_delse.widgets._desk import Desk
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._fields import paint_icons
@@ -84,6 +85,7 @@ class AnnotateWidget(AnnotatePanel):
         self._exports = ExportControl(self.export_form, self.desk, self.notices)
         self._classes = ClassColumn()
         self._remembered = Remembered(self._later)
+        self._collections = ShortCollections()
         remembered = self._remembered.read()
         self.settings.show_policy(remembered.policy)
         self.settings.offer_models([remembered.model])
@@ -92,7 +94,7 @@ class AnnotateWidget(AnnotatePanel):
         self.evolution = EvolutionView(napari_viewer)
         self.add_tab(self.evolution, "Evolution", "How the level set moved to the outline, and settings of that")
         self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
-        others = (self._exports.exporter, self._remembered, self.evolution.runner)
+        others = (self._exports.exporter, self._remembered, self.evolution.runner, self._collections)
         self._workers = (self._outliner, self.desk, self._layer_list, *others)
         followed = (self._connected, self._hearing.followed)
         self.destroyed.connect(partial(let_go, (*self._workers, self._journals), followed))
@@ -150,6 +152,7 @@ class AnnotateWidget(AnnotatePanel):
         layers, dims = self.viewer.layers, self.viewer.dims
         for emitter, callback in (
             (layers.events.removed, lambda event: self.evolution.forget(event.value)),
+            (layers.events.removed, lambda _: self._collections.look_at_all()),
             (layers.selection.events.active, self._later),
             (dims.events.ndisplay, self._later),
             (camera_of(self.viewer).events.zoom, self._on_zoom),
