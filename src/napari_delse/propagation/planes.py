@@ -184,7 +184,7 @@ def _between(
     dtype = known.dtype(gap)
     for place, carried in carry(predictor, planes, gap, before, after, config):
         if place in wanted:
-            yield _finished(place, carried, planes[place].shape, dtype)
+            yield finished(place, carried, planes[place].shape, dtype)
 
 
 def _beyond(
@@ -208,7 +208,7 @@ def _beyond(
         way = way[way.index(nearer[-1]) + 1 :]
     for place in way:
         carried = carry_on(predictor, planes, key, place, shapes, areas, config)
-        plane = _finished(place, carried, planes[place].shape, dtype)
+        plane = finished(place, carried, planes[place].shape, dtype)
         shapes = plane.masks
         if place in wanted:
             yield plane
@@ -272,7 +272,25 @@ def objects_of(labels: npt.NDArray[Any]) -> dict[int, ObjectMask]:
     }
 
 
-def _finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> PropagatedPlane:
+def finished(index: int, carried: Sequence[Carried], shape: tuple[int, int], dtype: np.dtype[Any]) -> PropagatedPlane:
+    """A plane of objects that may overlap, with what each of them got.
+
+    Parameters
+    ----------
+    index : int
+        The plane's place in the stack.
+    carried : sequence of Carried
+        Its objects.
+    shape : (int, int)
+        Of the plane.
+    dtype : numpy.dtype
+        Of its labels.
+
+    Returns
+    -------
+    PropagatedPlane
+        An object of which others took more than 30 % is to be reviewed.
+    """
     labels = paint(carried, shape, dtype)
     objects, masks = [], {}
     for one in carried:

@@ -11,7 +11,9 @@ from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 from napari_delse.propagation.config import PropagationConfig
 from napari_delse.propagation.gap import Carried
-from napari_delse.propagation.planes import PropagatedObject, PropagatedPlane, paint
+from napari_delse.propagation.planes import PropagatedPlane, finished
+
+_DTYPE = np.dtype(np.uint32)  # of the labels
 
 Prompted = tuple[int, Sequence[tuple[int, ExtremePoints]]]
 """A plane's place, and label and prompt of its objects."""
@@ -61,7 +63,8 @@ def segment_planes(
     Yields
     ------
     PropagatedPlane
-        In the order of ``prompted``. A pixel that several objects claim goes to the one in which it lies deepest.
+        In the order of ``prompted``. A pixel that several objects claim goes to the one in which it lies deepest;
+        an object that lost much of itself in this way is to be reviewed.
     """
     config = config or PropagationConfig()
     begun: list[tuple[int, list[int]]] = []  # planes whose objects have been handed over, and their labels
@@ -77,31 +80,17 @@ def segment_planes(
         found.append(prediction)
         while begun and len(found) >= len(begun[0][1]):
             place, labels = begun.pop(0)
-            yield _finished(place, labels, found[: len(labels)], planes[place].shape, config)
+            yield finished(place, _carried(labels, found[: len(labels)], config), planes[place].shape, _DTYPE)
             del found[: len(labels)]
-    for place, labels in begun:
-        yield _finished(place, labels, [], planes[place].shape, config)
+    for place, _ in begun:  # planes without objects
+        yield finished(place, [], planes[place].shape, _DTYPE)
 
 
-def _finished(
-    place: int, labels: Sequence[int], found: Sequence[Found], shape: tuple[int, int], config: PropagationConfig
-) -> PropagatedPlane:
-    carried = [
+def _carried(labels: Sequence[int], found: Sequence[Found], config: PropagationConfig) -> list[Carried]:
+    return [
         Carried(label, one.mask, float(one.confidence), (), _doubt(one, config))
         for label, one in zip(labels, found, strict=True)
     ]
-    painted = paint(carried, shape, np.dtype(np.uint32))
-    objects = [
-        PropagatedObject(
-            one.label,
-            int(np.count_nonzero(painted[one.mask.slices] == one.label)) if one.mask.area else 0,
-            one.confidence,
-            (),
-            one.review,
-        )
-        for one in carried
-    ]
-    return PropagatedPlane(place, painted, tuple(objects), is_key=False)
 
 
 def _doubt(one: Found, config: PropagationConfig) -> str:
