@@ -135,6 +135,19 @@ def test_training_sees_the_pixels_that_prediction_sees(sample, pack):
         assert (seen - batch.image[i]).abs().mean() < 0.15
 
 
+@pytest.mark.parametrize("rgb", [False, True])
+def test_training_sees_a_dim_channel_as_prediction_does(sample, rgb):
+    """Channels of a microscope have a range each; the colours of a photograph share one."""
+    bright = np.asarray(sample.image.data, dtype=np.float32)
+    dim = 100 + 0.005 * bright[::-1]
+    image = Plane(np.stack([40 * bright, dim, bright]), axes=(1, 2), channel_axis=0, rgb=rgb)
+    batch = EXACT(join_packs(pack_objects([sample._replace(image=image)], 0)))
+    crop = prediction_crop(sample, 1)
+    seen = to_input(image.read(crop), 128, rgb=rgb)
+    assert (seen - batch.image[0]).abs().mean() < 0.15
+    assert (seen[1].std() > 0.3) == (not rgb)
+
+
 def test_a_margin_in_pixels_is_filled_from_a_pack_that_reaches_as_far(sample):
     """The paper grows every box by so many pixels of the image, however small the object is."""
     config = ModelConfig(crop=CropConfig(size=128, margin=0, min_margin=40, squareness=0))

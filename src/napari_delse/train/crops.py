@@ -116,17 +116,20 @@ def pack_object(
     crop = _canvas_crop(box, canvas, context, reach)
     side = crop.shape[0]
     pixels = sample.image.read(crop)
-    low, high = np.percentile(pixels[:, ::2, ::2], (0.2, 99.8))
-    flat = high - low <= 1e-6 * max(abs(low), abs(high)) + 1e-30  # as in `normalise`, whatever the unit
-    grey = np.clip((pixels - low) * (0 if flat else 255 / (high - low)), 0, 255).astype(np.float32)
-    grey = np.repeat(grey, 3, axis=0) if len(grey) == 1 else grey[[0, 1, 2] if len(grey) == 3 else [0, 1, 1]]
+    # As in `to_input`, colours share one range and channels do not.
+    low, high = np.percentile(
+        pixels[:, ::2, ::2], (0.2, 99.8), axis=(0, 1, 2) if sample.image.rgb else (1, 2), keepdims=True
+    )
+    flat = high - low <= 1e-6 * np.maximum(abs(low), abs(high)) + 1e-30  # as in `normalise`, whatever the unit
+    scaled = np.where(flat, 0, (pixels - low) * (255 / np.where(flat, 1, high - low)))
+    scaled = np.clip(scaled, 0, 255).astype(np.float32)[[[0, 0, 0], [0, 1, 1], [0, 1, 2]][len(pixels) - 1]]
     truth = np.stack([mask, sample.labels == IGNORE]).astype(np.uint8)
     layers = Plane(truth, axes=(1, 2), channel_axis=0).read(crop) * 255.0
     if crop.y0 < 0 or crop.x0 < 0 or crop.y1 > mask.shape[0] or crop.x1 > mask.shape[1]:
         layers[0] *= _inside(crop, mask.shape, layers.shape[1:])  # beyond the border there is no object
     stacked = [
         F.interpolate(torch.from_numpy(part)[None], (canvas, canvas), mode="bilinear", antialias=True)[0]
-        for part in (grey, np.ascontiguousarray(layers))
+        for part in (scaled, np.ascontiguousarray(layers))
     ]
     hull = crop.to_network(_hull_points(mask, box))
     result = torch.cat(stacked).round().clamp(0, 255).to(torch.uint8).numpy()
@@ -277,7 +280,7 @@ class CropSampler:
         inside = (back.abs() <= canvas / 2).all(dim=-1)[:, None]
         mask = mask * inside
         image = self._photometric(sampled[:, :3], pack.colour, rand)
-        image = normalise(image, joint=torch.ones_like(pack.colour))
+        image = normalise(image, joint=pack.colour)
         clicks = (points - low[:, None]) / cell[:, None] - 0.5
         clicks, present = self._choose_clicks(clicks, mask, rand)
         clicks, present = with_recorded(clicks, present, (said - low[:, None]) / cell[:, None] - 0.5, pack.boxed)
