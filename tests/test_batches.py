@@ -17,6 +17,7 @@ from napari_delse.stacks import batches, label_files, work_folder
 from napari_delse.stacks.batch_files import inputs_of, jobs_of, mode_of
 from napari_delse.stacks.batches import How, Job, Outcome, Progress, Threads, run
 from napari_delse.stacks.planes import BLOCK, Table, blocks_of, label_planes
+from napari_delse.stacks.work_folder import WorkFolder
 
 RNG = np.random.default_rng(0)
 PLANES = 6
@@ -216,6 +217,17 @@ def test_two_processes_do_not_make_one_result(stack):
     with pytest.raises(ValueError, match="being made by another process"):
         outcome(stack.job, Boxes())
     steps.close()
+
+
+def test_what_another_process_began_after_the_end_stays(stack):
+    folder = WorkFolder(stack.job.out, "made")
+    stack.job.out.parent.mkdir(parents=True, exist_ok=True)
+    with folder:
+        folder.remove()  # complete
+        with WorkFolder(stack.job.out, "another") as other:
+            other.store((0, 1, 0, 1), b"kept")
+            folder.__exit__()
+            assert other.read((0, 1, 0, 1)) == b"kept"
 
 
 def test_files_of_other_origin_are_not_replaced_in_a_folder(stack):

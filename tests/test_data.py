@@ -230,6 +230,12 @@ def test_a_folder_is_read_in_the_order_of_its_names(folder):
     assert [s.name for s in read_folder(folder, names=["b", "zzz"])] == ["b"]
 
 
+def test_an_ome_tiff_and_a_tiff_of_one_name_are_a_pair(folder):
+    tifffile.imwrite(folder / "images" / "d.ome.tif", np.zeros((12, 14), np.uint8))
+    tifffile.imwrite(folder / "labels" / "d.tif", np.ones((12, 14), np.uint16))
+    assert [s.name for s in read_folder(folder, names=["d"])] == ["d"]
+
+
 def test_a_folder_without_pairs_says_what_it_expects(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no folder 'images'; expected .*images and .*labels"):
         list(read_folder(folder / "images"))

@@ -395,12 +395,29 @@ def test_movement_is_found_for_small_and_large_objects(size):
     assert moved(mask, (-8, 5)).origin == (50 * size - 8, 50 * size + 5)
 
 
+def test_around_a_huge_object_no_more_is_held_than_it_takes(monkeypatch):
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 255, (25, 25)).astype(np.uint8), np.ones((80, 80), np.uint8))
+    largest = []
+    window = Plane.window
+    monkeypatch.setattr(
+        Plane, "window", lambda self, *at: largest.append((at[2] - at[0]) * (at[3] - at[1])) or window(self, *at)
+    )
+    mask = ObjectMask(np.ones((1600, 1600), bool), (200, 200))
+    found = movement(Plane.of(image), Plane.of(np.roll(image, 66, axis=1)), mask, 1.0, 0.1)
+    assert found == pytest.approx((0, 66), abs=17)  # averaged over 33 pixels
+    assert max(largest) <= 2000 * 2000  # nothing beyond the image
+
+
 def test_wrong_input_is_told_in_one_sentence():
     planes = planes_of(np.zeros((3, *SHAPE), np.uint8))
     with pytest.raises(ValueError, match=r"key plane 1 must be integers of shape \(60, 70\), got float64 \(60, 70\)"):
         list(propagate(Ideal(), planes, {1: np.zeros(SHAPE)}))
     with pytest.raises(ValueError, match=r"got uint8 \(60, 71\)"):
         list(propagate(Ideal(), planes, {1: np.zeros((60, 71), np.uint8)}))
+    for value in (-1, 2**32):
+        with pytest.raises(ValueError, match=rf"key plane 1 holds the label {value}, but labels lie in 0\.\."):
+            list(propagate(Ideal(), planes, {1: np.full(SHAPE, value, np.int64)}))
     with pytest.raises(ValueError, match=r"only must be a range of the planes 0\.\.2 with step 1"):
         list(propagate(Ideal(), planes, {1: np.zeros(SHAPE, np.uint8)}, only=range(1, 5)))
     with pytest.raises(ValueError, match="plane 3 does not exist among the 3 planes"):

@@ -8,6 +8,7 @@ from skimage.io import imsave
 
 from napari_delse.checkpoint import load_model, write_tensors
 from napari_delse.model import ARCHITECTURES, Architecture, Delse
+from napari_delse.train import recipes
 from napari_delse.train.recipes import (
     DataConfig,
     begin_with,
@@ -71,6 +72,15 @@ def test_a_recipe_trains_a_model_where_it_says(folder):
     card = load_model(folder / "runs" / "tiny").card
     assert (card["recipe"], card["sets"], card["objects"]) == ("recipe.toml", ["cells", "coins"], 5)
     assert card["train"]["set_weights"] == {"cells": 2}
+
+
+def test_objects_are_packed_with_as_much_around_them_as_the_model_sees(folder, monkeypatch):
+    seen = []
+    packed = recipes.pack_objects
+    monkeypatch.setattr(recipes, "pack_objects", lambda *told: seen.append(told[-1]) or packed(*told))
+    next(train_recipe(read_recipe(folder / "recipe.toml")))
+    next(train_recipe(read_recipe(folder / "recipe.toml", ["model.crop.min_margin=50", "data.out=far"])))
+    assert seen == [8.0, 8.0, 50.0, 50.0]
 
 
 @pytest.mark.parametrize("part", ["all", "encoder"])

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,8 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from napari_delse.annotator import worst_point
 from napari_delse.checkpoint import load_model
 from napari_delse.data.samples import split_planes
 from napari_delse.geometry import CropConfig
@@ -305,6 +309,32 @@ def test_the_simulated_drag_starts_on_the_wrong_contour_and_ends_on_the_true_one
     assert not found.any()
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 1.5]))
+def test_training_drags_what_evaluation_drags(seed, threshold):
+    """Not from where the truth is unknown, and by the threshold with which the model predicts."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+
+    def blob():
+        return sum(
+            rng.uniform(8, 14) * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 60) for a, b in rng.integers(22, 42, (3, 2))
+        )
+
+    phi, mask = blob() - 6, blob() > 6
+    unknown = np.zeros((64, 64), bool)
+    unknown[:, : rng.integers(20, 40)] = True
+    told = worst_point(phi > threshold, mask, unknown)
+    start, end, made = simulate_drag(
+        *(torch.from_numpy(a.astype(np.float32))[None, None] for a in (phi, mask, ~unknown)), threshold
+    )
+    if told is None or math.dist(*told) > 15.5:  # farther than a quarter of the crop is all the same
+        return
+    assert made.item()
+    assert (start[0] - end[0]).norm().item() == pytest.approx(math.dist(*told), abs=1e-3)
+    assert not unknown[tuple(start[0].int().tolist())]
+
+
 def with_drag(network, pack, start, end):
     """A batch whose first object has one recorded drag."""
     batch = CropSampler(network.config, None)(pack, None)
@@ -332,7 +362,7 @@ def test_recorded_drags_reach_the_editor(pack, monkeypatch):
     batch = with_drag(network, pack, (30.0, 30.0), (30.0, 50.0))
     maps = loop.drag_maps
     nothing = torch.zeros(4, 2), torch.ones(4, 2), torch.zeros(4, dtype=torch.bool)
-    monkeypatch.setattr(loop, "simulate_drag", lambda phi, mask: nothing)
+    monkeypatch.setattr(loop, "simulate_drag", lambda *_: nothing)
     monkeypatch.setattr(loop, "_nearest", lambda boundary, point: (point, torch.zeros(len(point))))
     monkeypatch.setattr(loop, "drag_maps", lambda *told, **more: seen.append(told) or maps(*told, **more))
     interactive_losses(network, batch, LossConfig(), 1)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_delse.annotator import simulated_click, simulated_drag, simulated_prompt
+from napari_delse.data.labelled_planes import image_files
 from napari_delse.data.samples import IGNORE, Sample, read_folder
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask, Point
 from napari_delse.metrics import WIDTHS, Scores, score_object
@@ -132,7 +133,7 @@ def read_list(path: Path | str, sets: Mapping[str, Path]) -> dict[str, list[str]
         If an image does not exist, or nothing is listed.
     """
     present = {
-        name: {file.stem for file in (folder / "labels").iterdir()} if (folder / "labels").is_dir() else set()
+        name: set(image_files(folder / "labels")) if (folder / "labels").is_dir() else set()
         for name, folder in sets.items()
     }
     chosen: dict[str, list[str]] = {name: [] for name in sets}

@@ -264,6 +264,12 @@ def _scale(file: Any, kind: str) -> dict[str, Any]:
     return scale
 
 
+def stem_of(path: Path) -> str:
+    """A file's name without its format: what an image, its labels and its result have in common."""
+    stem = path.stem
+    return stem[:-4] if stem.lower().endswith(".ome") else stem
+
+
 def label_dtype(largest: int) -> np.dtype[Any]:
     """The smallest unsigned type that holds a label: uint8, uint16 or uint32."""
     return np.min_scalar_type(max(0, largest)) if largest < 2**32 else np.dtype(np.uint64)

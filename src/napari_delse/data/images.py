@@ -170,10 +170,21 @@ class Plane:
             pixels = self.window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
             values, bad = _float32(pixels)
             return _fill(values, bad)[:, rows - rows[0]][:, :, columns - columns[0]]
-        return self._read_reduced(_edges(crop.y0, crop.y1, fy), _edges(crop.x0, crop.x1, fx))
+        return self.means(_edges(crop.y0, crop.y1, fy), _edges(crop.x0, crop.x1, fx))
 
-    def _read_reduced(self, y_edges: IntArray, x_edges: IntArray) -> Float32Array:
-        """Means over the blocks between the edges, of finite pixels only."""
+    def means(self, y_edges: IntArray, x_edges: IntArray) -> Float32Array:
+        """Means over blocks, read strip by strip.
+
+        Parameters
+        ----------
+        y_edges, x_edges : int array, shapes (h + 1,) and (w + 1,)
+            Ascending positions between which the blocks lie; beyond the plane its border goes on.
+
+        Returns
+        -------
+        float32 array, shape (C, h, w)
+            Of finite pixels only.
+        """
         left, right = _span(x_edges, self.shape[1])
         along_x = _block_weights(x_edges, left, right)
         count = max(1, len(self.channels)) * (right - left) * int(np.diff(y_edges).max())

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_delse.data.files import ImageFile, open_image
+from napari_delse.data.files import ImageFile, open_image, stem_of
 from napari_delse.data.images import ArrayLike, Plane
 from napari_delse.data.ome_zarr import is_zarr
 from napari_delse.data.prompts import ObjectPrompt
@@ -210,7 +210,7 @@ def check_labels(name: str, labels: ArrayLike) -> None:
 def image_files(folder: Path) -> dict[str, Path]:
     """The images of a folder by their stems."""
     found = (f for f in sorted(folder.iterdir()) if f.suffix.lower() in _SUFFIXES or is_zarr(f))
-    return {f.stem: f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
+    return {stem_of(f): f for f in found if not f.name.startswith(".")}  # macOS leaves ._name.tif beside name.tif
 
 
 def file_pairs(images: Path, labels: Path, names: Collection[str] | None = None) -> list[tuple[str, Path, Path]]:
@@ -230,7 +230,7 @@ def file_pairs(images: Path, labels: Path, names: Collection[str] | None = None)
     if alone[0] != alone[1]:
         raise ValueError(f"{images} and {labels} must be two images or two folders of images")
     if alone[0]:
-        return [(images.stem, images, labels)]
+        return [(stem_of(images), images, labels)]
     pictures, truths = image_files(images), image_files(labels)
     shared = [stem for stem in pictures if stem in truths and (names is None or stem in names)]
     if not shared:

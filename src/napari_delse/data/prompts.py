@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +231,7 @@ def write_prompts(path: Path | str, objects: Iterable[ObjectPrompt]) -> None:
     if len(lengths) > 1:
         raise ValueError(f"objects of one table must have the same axes, got plane positions of lengths {lengths}")
     keys = [(one.label, one.index) for one in listed]
-    if repeated := [key for key in keys if keys.count(key) > 1]:
+    if repeated := [key for key, times in Counter(keys).items() if times > 1]:
         raise ValueError(f"label {repeated[0][0]} stands twice in plane {repeated[0][1]}; give one another label")
     axes = range(lengths.pop() + 2)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")

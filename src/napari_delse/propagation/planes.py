@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_delse.data.images import Plane
+from napari_delse.data.prompts import MAX_LABEL
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.propagation.config import Gap, PropagationConfig
 from napari_delse.propagation.gap import Carried, carry, carry_on
@@ -230,6 +231,12 @@ class _Keys:
                 f"the labels of key plane {index} must be integers of shape {shape}, got {labels.dtype} "
                 f"{labels.shape}; are they of this image?"
             )
+        if labels.dtype.kind != "b" and labels.size:
+            for value in (int(labels.min()), int(labels.max())):
+                if not 0 <= value <= MAX_LABEL:
+                    raise ValueError(
+                        f"key plane {index} holds the label {value}, but labels lie in 0..{MAX_LABEL}; number them anew"
+                    )
         return labels
 
     def _known(self, index: int, labels: npt.NDArray[Any] | None = None) -> tuple[np.dtype[Any], dict[int, ObjectMask]]:

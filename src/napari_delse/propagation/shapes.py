@@ -203,7 +203,9 @@ def movement(
 
 def _averaged(plane: Plane, top: int, left: int, height: int, width: int, factor: int) -> Float32Array:
     """Mean of the channels in a window, itself averaged over blocks of ``factor`` pixels a side."""
-    pixels = plane.read(Crop(top, left, top + height, left + width, max(height, width)))
-    mean = pixels.mean(axis=0)
-    result: Float32Array = mean.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
+    if factor == 1:
+        pixels = plane.read(Crop(top, left, top + height, left + width, max(height, width)))
+    else:  # a large object: its surroundings would not fit into memory
+        pixels = plane.means(*(first + np.arange(0, n + 1, factor) for first, n in ((top, height), (left, width))))
+    result: Float32Array = pixels.mean(axis=0)
     return result

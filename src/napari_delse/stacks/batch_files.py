@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from napari_delse.data.files import TIFF
+from napari_delse.data.files import TIFF, stem_of
 from napari_delse.data.ome_zarr import is_zarr
 from napari_delse.stacks.batches import Job, Mode
 
@@ -68,12 +68,6 @@ def _is_image(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     return is_zarr(path) if path.is_dir() else path.suffix.lower() in _PICTURES
-
-
-def stem_of(path: Path) -> str:
-    """The name without its format."""
-    stem = path.stem
-    return stem[:-4] if stem.lower().endswith(".ome") else stem
 
 
 def jobs_of(

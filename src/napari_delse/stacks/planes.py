@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,6 @@ UNSURE = 0.6  # expected IoU below which an object should be looked at
 
 Index = tuple[int, ...]
 Item = tuple[ObjectPrompt, tuple[int, ...]]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Found(Protocol):

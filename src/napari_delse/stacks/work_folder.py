@@ -114,6 +114,8 @@ class WorkFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._lock is None:
+            return  # removed: what stands there now is of another process
         if self.done:
             self._unlock()
         else:

@@ -42,7 +42,7 @@ class TrainConfig:
     learning_rate: float = 2e-3  # at its highest
     weight_decay: float = 0.02  # of weights, not of biases and norms
     warmup: float = 0.02  # fraction of the run
-    schedule: Literal["cosine", "steps"] = "cosine"  # "steps": x 0.3 four times, as in the paper
+    schedule: Literal["cosine", "steps"] = "cosine"  # "steps": x 0.3 at each quarter, as in the paper
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, which are the ones saved
     sizes: tuple[tuple[float, int], ...] = ()  # (from fraction of the run, input side); () is the model's

@@ -28,6 +28,7 @@ from napari_delse.train.crop_records import box_of, records, turned, with_record
 
 _HULL = 64  # hull vertices kept per object
 _CONTEXT = 0.6  # of the box's sides, on a canvas around it
+REACH = 8.0  # plane pixels on a canvas around it at least, where the model asks for no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class CropBatch(NamedTuple):
 
 
 def pack_object(
-    sample: Sample, label: int, canvas: int, context: float = _CONTEXT, reach: float = 8.0
+    sample: Sample, label: int, canvas: int, context: float = _CONTEXT, reach: float = REACH
 ) -> tuple[npt.NDArray[np.uint8], ...]:
     """One object's canvas (5, S, S), hull (64, 2) and zoom.
 
@@ -179,7 +180,7 @@ def pack_objects(
     limit: int | None = None,
     seed: int = 0,
     min_area: int = 12,
-    reach: float = 8.0,
+    reach: float = REACH,
     recorded: Mapping[tuple[str, int, int], ObjectPrompt] | None = None,
 ) -> Iterator[ObjectPack]:
     """Pack the objects of many planes, yielding one plane's at a time.

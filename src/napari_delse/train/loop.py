@@ -86,8 +86,12 @@ def training_losses(
     return parts
 
 
-def simulate_drag(phi: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def simulate_drag(
+    phi: Tensor, mask: Tensor, weight: Tensor | None = None, threshold: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """The simulated annotator: the predicted boundary point farthest from the true boundary goes there.
+
+    `annotator.worst_point` does the same with two masks of the plane, when a model is evaluated.
 
     Parameters
     ----------
@@ -95,6 +99,10 @@ def simulate_drag(phi: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Prediction, positive inside.
     mask : Tensor, shape (B, 1, H, W)
         Truth, 0 or 1.
+    weight : Tensor, shape (B, 1, H, W), optional
+        0 where the truth is unknown: there p is not looked for.
+    threshold : float
+        phi above this is inside.
 
     Returns
     -------
@@ -104,7 +112,9 @@ def simulate_drag(phi: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Whether there is a boundary on both sides and they differ by more than a pixel.
     """
     size = mask.shape[-1]
-    predicted, true = _boundary((phi > 0).float()), _boundary(mask)
+    predicted, true = _boundary((phi > threshold).float()), _boundary(mask)
+    if weight is not None:
+        predicted = predicted & (weight > 0.5)
     # Distance from each true boundary pixel, cut far out: farther than a quarter of the crop is all the same.
     away = -signed_distance(true, size // 4)
     score = torch.where(predicted, away, torch.full_like(away, -1e6)).flatten(1)
@@ -124,11 +134,14 @@ def _nearest(boundary: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _boundary(mask: Tensor) -> Tensor:
-    inner = -F.max_pool2d(-F.pad(mask, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return (mask - inner) > 0.5
+    """Inside pixels with one of their four neighbours outside; the border of the crop is no boundary."""
+    padded = F.pad(mask, (1, 1, 1, 1), mode="replicate")
+    vertical = torch.minimum(padded[..., :-2, 1:-1], padded[..., 2:, 1:-1])
+    horizontal = torch.minimum(padded[..., 1:-1, :-2], padded[..., 1:-1, 2:])
+    return (mask - torch.minimum(vertical, horizontal)) > 0.5
 
 
-def next_drag(phi: Tensor, batch: CropBatch, turn: int) -> tuple[Tensor, Tensor, Tensor]:
+def next_drag(phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """The drag that a person recorded for this turn, else the one of `simulate_drag`.
 
     A recorded drag counts as long as it holds what it was made to move: its start must lie on the predicted contour,
@@ -142,6 +155,8 @@ def next_drag(phi: Tensor, batch: CropBatch, turn: int) -> tuple[Tensor, Tensor,
         Truth and recorded drags.
     turn : int
         How many drags were made before.
+    threshold : float
+        phi above this is inside.
 
     Returns
     -------
@@ -150,14 +165,14 @@ def next_drag(phi: Tensor, batch: CropBatch, turn: int) -> tuple[Tensor, Tensor,
     made : bool Tensor, shape (B,)
         Whether there is such a drag.
     """
-    start, end, made = simulate_drag(phi, batch.mask)
+    start, end, made = simulate_drag(phi, batch.mask, batch.weight, threshold)
     if turn >= batch.drags.shape[1]:
         return start, end, made
     told = batch.drags[:, turn]
     known = told.isfinite().flatten(1).all(dim=1)
     told = torch.where(known[:, None, None], told, 0.0).to(start)
     reach = ((told[:, 1] - told[:, 0]).norm(dim=-1) / 2).clamp_min(2.0)
-    used = known & (_nearest(_boundary((phi > 0).float()), told[:, 0])[1] <= reach)
+    used = known & (_nearest(_boundary((phi > threshold).float()), told[:, 0])[1] <= reach)
     start, end = (torch.where(used[:, None], told[:, i], x) for i, x in enumerate((start, end)))
     return start, end, made | used
 
@@ -177,7 +192,7 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
         with torch.set_grad_enabled(last):
             if turn:
                 assert phi is not None
-                start, end, wrong = next_drag(phi, batch, turn - 1)
+                start, end, wrong = next_drag(phi, batch, turn - 1, config.threshold)
                 starts, ends, made = [*starts, start], [*ends, end], [*made, wrong]
                 points = torch.cat([points, end[:, None]], dim=1)
                 present = torch.cat([present, wrong[:, None]], dim=1)

@@ -20,7 +20,7 @@ from napari_delse.data.samples import Sample, check_images, object_ids, read_fol
 from napari_delse.model import Delse, ModelConfig, config_from_dict, load_encoder_weights
 from napari_delse.train.config import TrainConfig, TrainProgress
 from napari_delse.train.crop_records import no_records
-from napari_delse.train.crops import ObjectPack, join_packs, pack_objects
+from napari_delse.train.crops import REACH, ObjectPack, join_packs, pack_objects
 from napari_delse.train.distributed import World
 from napari_delse.train.loop import fit
 
@@ -174,8 +174,17 @@ def read_pack(path: Path | str) -> tuple[ObjectPack, tuple[str, ...]]:
     return ObjectPack(**parts), tuple(json.loads(about.get("sets", "[]")))
 
 
-def read_objects(data: DataConfig, seed: int = 0) -> tuple[ObjectPack, tuple[str, ...]]:
+def read_objects(data: DataConfig, seed: int = 0, reach: float = REACH) -> tuple[ObjectPack, tuple[str, ...]]:
     """The objects of a recipe, and the names of their data sets.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Where they are.
+    seed : int
+        Of the choice of objects.
+    reach : float
+        See `pack_objects`; what is packed already stays as it is.
 
     Raises
     ------
@@ -200,7 +209,7 @@ def read_objects(data: DataConfig, seed: int = 0) -> tuple[ObjectPack, tuple[str
             raise ValueError(
                 f"the labels of {name} hold no object of {_MIN_AREA} pixels or more; label some or leave it out"
             )
-        packs.extend(pack_objects(samples, number, data.canvas, data.objects, seed, _MIN_AREA))
+        packs.extend(pack_objects(samples, number, data.canvas, data.objects, seed, _MIN_AREA, reach))
     pack = join_packs(packs)
     if len(pack.group) < 2:
         raise ValueError("one labelled object is too little to train on; label at least two, better hundreds")
@@ -256,7 +265,7 @@ def train_recipe(
     """
     if not recipe.data.out:
         raise ValueError("the recipe does not say where the model goes; give --out, or out in its table [data]")
-    pack, sets = read_objects(recipe.data, recipe.train.seed)
+    pack, sets = read_objects(recipe.data, recipe.train.seed, max(REACH, recipe.model.crop.min_margin))
     torch.manual_seed(recipe.train.seed)
     network = Delse(recipe.model)
     if recipe.train.encoder_weights:
