@@ -15,6 +15,7 @@ pytest.importorskip("pytestqt")
 
 from napari.components import ViewerModel
 from napari.layers import Labels
+from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import Qt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -631,6 +632,45 @@ def test_painting_is_respected(viewer, open_widget, qtbot):
     for _ in range(2):
         widget.redo()
     np.testing.assert_array_equal(widget._labels.data, painted)
+
+
+def test_strokes_on_labels_that_are_not_chosen_are_noted_and_undone_in_their_turn(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    first, session = widget._labels, widget._session
+    before = first.data.copy()
+    widget.desk.choose_labels(None)
+    assert widget._labels is not first
+    first.paint((70, 70), 7)
+    assert session.next_label == 8
+    undo, redo = (first.keymap[coerce_keybinding(key)] for key in ("Ctrl+Z", "Ctrl+Shift+Z"))
+    undo(first)
+    np.testing.assert_array_equal(first.data, before)
+    assert list(session.objects) == [1]
+    undo(first)
+    assert not first.data.any()
+    assert not session.objects  # the object goes with its pixels
+    redo(first)
+    redo(first)
+    assert first.data[70, 70] == 7
+    choose_labels(widget, first)
+    outlined(widget, qtbot, [(y, x + 15) for y, x in DIAMOND])
+    widget.accept()
+    assert sorted(session.objects) == [1, 8]
+
+
+def test_undo_keys_are_given_back_when_the_work_ends(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    first, key = widget._labels, coerce_keybinding("Ctrl+Z")
+    widget.desk.choose_labels(None)
+    assert key in first.keymap
+    widget.shut_down()
+    assert key not in first.keymap
 
 
 @pytest.mark.parametrize("kind", ["zarr", "dask", "memmap"])

@@ -42,27 +42,28 @@ def painted(steps: Any) -> Iterator[Stroke]:
                 yield plane, *_joined(corner, shape, together), value
 
 
-def note_stroke(session: AnnotationSession, layer: Labels, event: Any) -> None:
-    """Tell a session of a paint event of its labels, unless it is the one that paints."""
+def note_stroke(session: AnnotationSession, layer: Labels, event: Any) -> bool:
+    """Tell a session of a paint event of its labels, unless it is the one that paints; whether it was told."""
     if getattr(session.store, "is_writing", False):
-        return
+        return False
     try:
         session.note_painted(painted(event.value))
     except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
         session.note_label(layer.selected_label)
+    return True
 
 
-def lead_undo(layer: Labels, undo: Callable[[], None], redo: Callable[[], None]) -> None:
-    """Have the undo keys of a Labels layer call these: strokes and objects are undone in the order they came.
+def lead_undo(layer: Labels, undo: Callable[[Labels], None], redo: Callable[[Labels], None]) -> None:
+    """Have the undo keys of a Labels layer call these with it: strokes and objects are undone in the order they came.
 
     napari's own undo knows the pixels of an object but not the object, and would leave it without them.
     """
     for key, action in zip(_UNDO_KEYS, (undo, redo), strict=True):
-        layer.bind_key(key, lambda _, action=action: action(), overwrite=True)
+        layer.bind_key(key, lambda one, action=action: action(one), overwrite=True)
 
 
 def leave_undo(layer: Labels) -> None:
-    """Give the undo keys back to napari, whose history holds the strokes and objects too."""
+    """Give the undo keys back to napari, whose history holds what was written but for many values at once."""
     for key in _UNDO_KEYS:
         layer.bind_key(key, None)
 

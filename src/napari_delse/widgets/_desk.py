@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -18,9 +18,12 @@ from napari_delse.widgets._kept import is_kept, keep, take_up
 from napari_delse.widgets._label_store import LayerLabels, largest_label
 from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place
 from napari_delse.widgets._run import Runner
+from napari_delse.widgets._sessions import Sessions
 from napari_delse.widgets._source import ImageSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.components import ViewerModel
 
     from napari_delse.widgets._notices import Notices
@@ -56,6 +59,7 @@ class Desk(QObject):
     left = Signal()  # the present image is about to be left
     moved = Signal()  # the image was scaled, moved or turned, and its layers with it
     objects_changed = Signal(object)  # labels of objects that came, changed or went
+    step_wanted = Signal(object, object)  # Labels whose undo keys were pressed, and the session's undo or redo
 
     def __init__(
         self, viewer: ViewerModel, journals: Journals, notices: Notices, changed: Callable[[], object]
@@ -66,7 +70,7 @@ class Desk(QObject):
         self.layers: WorkLayers | None = None
         self.labels: Labels | None = None
         self.session: AnnotationSession | None = None
-        self.sessions: WeakKeyDictionary[Labels, AnnotationSession] = WeakKeyDictionary()
+        self.sessions = Sessions(notices.say, self.step_wanted.emit)
         self.searched: set[AnnotationSession] = set()  # whose largest label is not known yet
         self.shown: tuple[object, ...] = ()  # preview and plane that are on the canvas
         self.policy = LabelPolicy()
@@ -78,6 +82,7 @@ class Desk(QObject):
     def close(self) -> None:
         """Take up nothing any more: what Qt still has to call may come after the widget is gone."""
         self._is_closed = True
+        self.sessions.let_go()
         self.reader.close()
 
     def look(self) -> None:
@@ -86,10 +91,14 @@ class Desk(QObject):
 
     def keep(self) -> None:
         """End all work, and leave its sessions to the next widget that takes up their labels."""
-        for layer, session in list(self.sessions.items()):
-            written = self._journals.end(self.sessions.pop(layer))
+        for layer in self.sessions:
+            session, written = self.sessions[layer], self.end(layer)
             if layer in self.viewer.layers and not session.is_untouched:
                 keep(layer, session, written)
+
+    def end(self, layer: Labels) -> Path | None:
+        """End the work on labels; the journal of their session, if all of it stands there."""
+        return self._journals.end(self.sessions.end(layer))
 
     @property
     def is_complete(self) -> bool:
@@ -133,7 +142,7 @@ class Desk(QObject):
             layers.remove()
         unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
         if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
-            self._journals.end(self.sessions.pop(labels, None))
+            self.end(labels)
             self.viewer.layers.remove(labels)
 
     def move(self) -> None:
@@ -149,7 +158,7 @@ class Desk(QObject):
     def forget(self, layer: Any) -> None:
         """A layer was removed from the viewer."""
         if isinstance(layer, Labels):
-            self._journals.end(self.sessions.pop(layer, None))
+            self.end(layer)
         if layer is self.labels:
             self.labels = self.session = None
             if self.layers is not None:
@@ -224,11 +233,12 @@ class Desk(QObject):
         """A session on labels, recorded from its first action on; the one that a closed widget left, if there is."""
         kept = take_up(layer)
         if kept is not None and self.source is not None:
-            self.sessions[layer] = kept.session
+            self.sessions.begin(layer, kept.session)
             self._journals.go_on(kept, self.source)
             self._search(kept.session, layer.data)
             return
-        session = self.sessions[layer] = AnnotationSession(LayerLabels(layer), policy=self.policy)
+        session = AnnotationSession(LayerLabels(layer), policy=self.policy)
+        self.sessions.begin(layer, session)
         if not blank:
             self._search(session, layer.data)
             blank = session.largest_found == 0 and session not in self.searched

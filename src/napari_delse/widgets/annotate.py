@@ -272,8 +272,8 @@ class AnnotateWidget(AnnotatePanel):
 
     def _load_model(self) -> None:
         self._loaded = self.settings.model_box.currentData()
-        for session in self.desk.sessions.values():
-            session.forget_predictions()
+        for layer in self.desk.sessions:
+            self.desk.sessions[layer].forget_predictions()
         self._no_model = ""
         self._outliner.use(self._loaded, self.settings.device_box.currentData())
         self._later()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_delse.annotation.review import next_empty_plane
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._annotate.view import go_to, shown_plane
-from napari_delse.widgets._brush import lead_undo, leave_undo
 from napari_delse.widgets._outliner import Outlined
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._outliner import Outliner
+    from napari_delse.widgets._sessions import Step
     from napari_delse.widgets._source import ImageSource
 
 _PATIENCE = 0.12  # seconds in which an answer comes unannounced
@@ -57,9 +57,7 @@ class Editor:
         self._desk, self._outliner, self._notices = desk, outliner, notices
         self._changed, self._answered = changed, answered
         self._asked_at = 0.0
-        self._led: Labels | None = None  # whose undo keys go the session's way
-        desk.labels_chosen.connect(self._lead_undo)
-        desk.left.connect(self._leave_undo)
+        desk.step_wanted.connect(self._step_in)
 
     # ---- prediction
 
@@ -166,7 +164,7 @@ class Editor:
         """Do again what was undone."""
         self._step(AnnotationSession.redo)
 
-    def _step(self, step: Callable[[AnnotationSession], Any]) -> None:
+    def _step(self, step: Step) -> None:
         if self._desk.session is None:
             return
         with self._notices.told(_NOT_WRITTEN):
@@ -174,25 +172,13 @@ class Editor:
                 go_to(self._desk, action.plane)
         self.ask()
 
-    def _lead_undo(self, layer: Labels) -> None:
-        """Undo what was done to these labels in its order, be it a stroke or an object."""
-
-        def is_napari() -> bool:
-            """Whether only napari knows what to undo: strokes from before there was a session."""
-            return layer is not self._desk.labels or self._desk.session is None or self._desk.session.is_untouched
-
-        self._leave_undo()
-        self._led = layer
-        lead_undo(
-            layer,
-            lambda: layer.undo() if is_napari() else self.undo(),
-            lambda: layer.redo() if is_napari() else self.redo(),
-        )
-
-    def _leave_undo(self) -> None:
-        if self._led is not None:
-            leave_undo(self._led)
-            self._led = None
+    def _step_in(self, layer: Labels, step: Step) -> None:
+        """The undo keys of labels; of others than the present ones, only the pixels are shown."""
+        if layer is self._desk.labels:
+            self._step(step)
+        else:
+            with self._notices.told(_NOT_WRITTEN):
+                step(self._desk.sessions[layer])
 
     # ---- accepted objects
 

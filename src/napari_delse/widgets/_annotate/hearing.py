@@ -6,13 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Points
+from napari.layers import Points
 from qtpy.QtCore import QTimer
 
 from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import Correction, Point
 from napari_delse.widgets._annotate.view import show_foreseen
-from napari_delse.widgets._brush import note_stroke
 from napari_delse.widgets._events import Followed
 from napari_delse.widgets._layers import is_settled, nearest_on
 from napari_delse.widgets._outliner import Outlined
@@ -57,15 +56,9 @@ class Hearing:
         self._rest = QTimer(singleShot=True, interval=_REST)
         self._rest.timeout.connect(self._on_rest)
         self.followed = Followed()
-        self._painted = Followed()  # the labels that are written to
-        desk.left.connect(self._let_go)
+        desk.left.connect(self.followed.let_go)
         desk.image_chosen.connect(self._follow_image)
-        desk.labels_chosen.connect(self._follow_labels)
         desk.layer_made.connect(self._follow_layer)
-
-    def _let_go(self) -> None:
-        self.followed.let_go()
-        self._painted.let_go()
 
     def _follow_image(self, source: ImageSource | None) -> None:
         if source is not None:
@@ -75,17 +68,13 @@ class Hearing:
             for name in ("order", "ndisplay"):
                 self.followed.follow(getattr(self.desk.viewer.dims.events, name), self._on_turned)
 
-    def _follow_labels(self, layer: Labels) -> None:
-        self._painted.let_go()
-        self._painted.follow(layer.events.paint, self._on_painted)
-
     def _follow_layer(self, layer: Any) -> None:
         is_clicks = isinstance(layer, Points)
         self.followed.follow(layer.events.data, self._on_clicks if is_clicks else self._on_drags)
         if is_clicks:
             layer.mouse_drag_callbacks.append(self._on_pull)
 
-    # ---- image and labels
+    # ---- image
 
     def _on_moved(self) -> None:
         self.desk.move()
@@ -102,14 +91,6 @@ class Hearing:
                 QTimer.singleShot(0, again)
             else:
                 self._ask()
-
-    def _on_painted(self, event: Any) -> None:
-        """The brush was used, and not by us."""
-        session, labels = self.desk.session, self.desk.labels
-        if session is None or labels is None or getattr(session.store, "is_writing", False):
-            return
-        note_stroke(session, labels, event)
-        self._notices.say()
 
     # ---- clicks and drags
 

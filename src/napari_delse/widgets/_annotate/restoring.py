@@ -77,9 +77,9 @@ class Restorer:
         desk, self.labels = self._desk, None
         if layer not in desk.viewer.layers:
             desk.viewer.add_layer(layer)
-        self._journals.end(desk.sessions.get(layer))
+        desk.end(layer)
         session.store = LayerLabels(layer)
-        desk.sessions[layer] = session
+        desk.sessions.begin(layer, session)
         with suppress(AttributeError):  # private: what napari would undo is gone
             layer._reset_history()
         layer.refresh()

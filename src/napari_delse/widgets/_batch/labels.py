@@ -6,23 +6,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import QTimer
 
 from napari_delse.annotation.session import AnnotationSession
-from napari_delse.widgets._brush import lead_undo, leave_undo, note_stroke
 from napari_delse.widgets._desk import desk_of
 from napari_delse.widgets._kept import hold, keep, let_fall, take_up
 from napari_delse.widgets._label_store import LayerLabels
 from napari_delse.widgets._recording import Journals
+from napari_delse.widgets._sessions import Sessions, Step
 
 if TYPE_CHECKING:
-    from napari.utils.events import Event
-
     from napari_delse.annotation.edits import PixelEdit
     from napari_delse.widgets._source import ImageSource
 
@@ -47,7 +45,7 @@ class BatchLabels:
 
     def __init__(self, journals: Journals, changed: Callable[[], object], touched: Callable[[Labels], object]) -> None:
         self._journals, self._changed, self._touched = journals, changed, touched
-        self._own: WeakKeyDictionary[Labels, AnnotationSession] = WeakKeyDictionary()
+        self._own = Sessions(changed, self._history)
         self._left: deque[Callable[[], None]] = deque()
         self._timer = QTimer(singleShot=True, interval=0)
         self._timer.timeout.connect(self._write)
@@ -88,13 +86,12 @@ class BatchLabels:
 
     def adopt(self, layer: Labels, session: AnnotationSession) -> None:
         """A session that was restored; it is recorded already."""
-        self._journals.end(self._own.get(layer))
+        self._journals.end(self._own.end(layer))
         session.store = LayerLabels(layer)
         self._adopt(layer, session)
 
     def _adopt(self, layer: Labels, session: AnnotationSession) -> None:
-        self._own[layer] = session
-        layer.events.paint.connect(self._on_painted)
+        self._own.begin(layer, session)
         kept = ref(layer)  # else what holds the layer would keep it
 
         def hand_over() -> None:
@@ -102,33 +99,23 @@ class BatchLabels:
                 self.hand_over(layer)
 
         hold(layer, hand_over)
-        lead_undo(layer, partial(self._step, layer, layer.undo, back=True), partial(self._step, layer, layer.redo))
 
     def hand_over(self, layer: Labels) -> None:
         """End the work on a layer, and keep its session for the next widget."""
-        session = self._own.pop(layer, None)
+        session = self._own.end(layer)
         if session is None:
             return
         let_fall(layer)
-        layer.events.paint.disconnect(self._on_painted)
-        leave_undo(layer)
         written = self._journals.end(session)
         if not session.is_untouched:
             keep(layer, session, written)
 
     def forget(self, layer: Labels) -> None:
         """A layer was removed."""
-        session = self._own.pop(layer, None)
+        session = self._own.end(layer)
         if session is not None:
             let_fall(layer)
             self._journals.end(session)
-
-    def _on_painted(self, event: Event) -> None:
-        layer = event.source
-        session = self._own.get(layer)
-        if session is not None and not getattr(session.store, "is_writing", False):
-            note_stroke(session, layer, event)
-            self._changed()
 
     # ---- undo
 
@@ -146,7 +133,7 @@ class BatchLabels:
         """Do again what was undone; see `undo`."""
         self._history(layer, AnnotationSession.redo)
 
-    def _history(self, layer: Labels, step: Callable[[AnnotationSession], Any]) -> None:
+    def _history(self, layer: Labels, step: Step) -> None:
         session = self.find(layer)
         if session is None:
             return
@@ -155,16 +142,6 @@ class BatchLabels:
         if action is not None:
             self._touched(layer)
         self._changed()
-
-    def _step(self, layer: Labels, of_napari: Callable[[], object], *, back: bool = False) -> None:
-        """The undo keys of the layer; strokes from before there was a session are known to napari only."""
-        session = self.find(layer)
-        if session is None or session.is_untouched:
-            of_napari()
-        elif back:
-            self.undo(layer)
-        else:
-            self.redo(layer)
 
     # ---- writing
 
@@ -220,7 +197,7 @@ class BatchLabels:
     def close(self) -> None:
         """Leave all sessions to the next widget that takes up their labels."""
         self._timer.stop()
-        for layer in list(self._own):
+        for layer in self._own:
             self.hand_over(layer)
 
 
