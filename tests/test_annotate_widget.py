@@ -25,6 +25,7 @@ from hands import Hands
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
 from napari_delse._giving_up import go_on
 from napari_delse.geometry import Crop, ObjectMask
+from napari_delse.widgets import _desk
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource
@@ -691,6 +692,36 @@ def test_labels_on_disk(viewer, open_widget, qtbot, tmp_path, kind):
     np.testing.assert_array_equal(np.asarray(labels.data[0]), mask)
     widget.undo()
     assert not np.asarray(labels.data[0]).any()
+
+
+@pytest.mark.parametrize("again", ["accept", "choose"])
+def test_labels_that_could_not_be_searched_are_searched_again(viewer, open_widget, qtbot, monkeypatch, again):
+    zarr, reads = pytest.importorskip("zarr"), []
+
+    def search(data, is_stopped):
+        reads.append(data)
+        if len(reads) == 1:
+            raise OSError("the disk is away\nfor now")
+        return largest_label(data, is_stopped)
+
+    monkeypatch.setattr(_desk, "largest_label", search)
+    data = zarr.zeros(shape=(80, 80), chunks=(32, 32), dtype="uint16")
+    data[0, 0] = 5
+    viewer.add_image(np.zeros((80, 80)))
+    labels = viewer.add_labels(data, name="mine")
+    widget = open_widget()
+    choose_labels(widget, labels)
+    qtbot.waitUntil(lambda: "could not be searched for the largest one (the disk is away);" in widget.notice.text())
+    outlined(widget, qtbot)
+    if again == "accept":
+        widget.accept()
+        assert not widget._session.objects  # its label may be taken
+    else:
+        choose_labels(widget, labels)
+    qtbot.waitUntil(lambda: not widget.desk.searched)
+    widget.accept()
+    assert list(widget._session.objects) == [6]
+    assert len(reads) == 2
 
 
 def test_read_only_labels_are_told_in_one_sentence(viewer, open_widget, qtbot):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -71,7 +71,8 @@ class Desk(QObject):
         self.labels: Labels | None = None
         self.session: AnnotationSession | None = None
         self.sessions = Sessions(notices.say, self.step_wanted.emit)
-        self.searched: set[AnnotationSession] = set()  # whose largest label is not known yet
+        self.searched: WeakKeyDictionary[AnnotationSession, bool] = WeakKeyDictionary()  # whose largest label is not
+        # known yet, and whether somebody looks for it
         self.shown: tuple[object, ...] = ()  # preview and plane that are on the canvas
         self.policy = LabelPolicy()
         self.reader = Runner("napari-delse-labels")
@@ -216,6 +217,8 @@ class Desk(QObject):
         self.labels = layer
         if layer not in self.sessions:
             self._begin_session(layer)
+        elif self.sessions[layer] in self.searched:
+            self.search(layer)
         self.session = self.sessions[layer]
         self.session.observer = self.objects_changed.emit
         self.session.policy = self.policy
@@ -235,30 +238,41 @@ class Desk(QObject):
         if kept is not None and self.source is not None:
             self.sessions.begin(layer, kept.session)
             self._journals.go_on(kept, self.source)
-            self._search(kept.session, layer.data)
+            self.search(layer)
             return
         session = AnnotationSession(LayerLabels(layer), policy=self.policy)
         self.sessions.begin(layer, session)
         if not blank:
-            self._search(session, layer.data)
+            self.search(layer)
             blank = session.largest_found == 0 and session not in self.searched
         if self.source is not None:
             self._journals.record(session, self.source, blank=blank)
 
-    def _search(self, session: AnnotationSession, data: Any) -> None:
-        """Find the largest label that is there already: large or lazy arrays off the GUI thread."""
+    def search(self, layer: Labels) -> None:
+        """Find the largest label that is there already, unless that goes on; large or lazy arrays in a thread."""
+        session, data, name = self.sessions[layer], layer.data, layer.name
         if isinstance(data, np.ndarray) and data.size <= _SMALL:
             session.note_label(largest_label(data))
             return
-        self.searched.add(session)
+        if self.searched.get(session):
+            return
+        self.searched[session] = True
 
         def found(largest: int) -> None:
             session.note_label(largest)
-            self.searched.discard(session)
+            self.searched.pop(session, None)
             self._changed()
 
+        def failed(error: Exception) -> None:
+            self.searched[session] = False
+            why = str(error).partition("\n")[0].rstrip(".")
+            text = (
+                f"labels '{name}' could not be searched for the largest one ({why}); accept again to try once more"
+            )
+            self._notices.say(RuntimeError(text))
+
         job = partial(largest_label, data, lambda: self.reader.is_closed)
-        self.reader.submit(job, found, self._notices.say)
+        self.reader.submit(job, found, failed)
 
     # ---- working layers
 

@@ -121,6 +121,7 @@ class Editor:
             self._changed()
             return None
         if session in desk.searched:
+            desk.search(desk.labels)
             error = "the labels are still being searched for the largest one; accept again in a moment"
             self._notices.say(ValueError(error))
             return None
