@@ -413,6 +413,44 @@ def test_several_are_offered_one_after_the_other_into_labels_of_their_own(open_w
     np.testing.assert_array_equal(newer.data > 0, box(30, 30))
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_work_is_restored_while_another_image_is_looked_at(open_widget, qtbot, monkeypatch, comes_back):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10), (40, 40))
+    expected, path = first._labels.data.copy(), crash(qtbot, first)
+    second, gate, restored = open_widget(), threading.Event(), journal.restore
+    second.viewer.add_image(np.zeros((60, 60)), name="other")
+    offered(qtbot, second)
+    monkeypatch.setattr(journal, "restore", lambda *args, **kwargs: gate.wait(20) and restored(*args, **kwargs))
+    labels = second._labels
+    second.restore_button.click()
+    choose_image(second, "other")
+    if comes_back:
+        choose_image(second, "cells")
+        assert second._labels is labels
+        assert second._session is None  # nobody can write to these labels now
+        assert "being restored" in second.guide.text()
+    gate.set()
+    qtbot.waitUntil(lambda: second._restorer.labels is None)
+    if not comes_back:
+        assert f"back in '{labels.name}'" in second.notices.text
+        assert second._session.next_label == 1
+        choose_image(second, "cells")
+    assert second._labels is labels
+    assert second.accepted == 2
+    np.testing.assert_array_equal(labels.data, expected)
+    annotate(qtbot, second, (60, 10))
+    assert written(qtbot, second) == path
+    np.testing.assert_array_equal(journal_labels(path), labels.data)
+
+
+def choose_image(widget, name):
+    box = widget.image_box
+    box.setCurrentIndex(box.findText(name))
+    box.activated.emit(box.currentIndex())
+    widget._refresh()
+
+
 def test_work_on_labels_that_were_there_asks_for_them(open_widget, qtbot):
     began = np.zeros((80, 80), np.int32)
     began[:20, :20] = 4

@@ -73,6 +73,7 @@ class Desk(QObject):
         self.sessions = Sessions(notices.say, self.step_wanted.emit)
         self.searched: WeakKeyDictionary[AnnotationSession, bool] = WeakKeyDictionary()  # whose largest label is not
         # known yet, and whether somebody looks for it
+        self.restoring: Labels | None = None  # work is being brought back into these, so that they have no session
         self.shown: tuple[object, ...] = ()  # preview and plane that are on the canvas
         self.policy = LabelPolicy()
         self.reader = Runner("napari-delse-labels")
@@ -215,13 +216,7 @@ class Desk(QObject):
             self._notices.say(error)
             return
         self.labels = layer
-        if layer not in self.sessions:
-            self._begin_session(layer)
-        elif self.sessions[layer] in self.searched:
-            self.search(layer)
-        self.session = self.sessions[layer]
-        self.session.observer = self.objects_changed.emit
-        self.session.policy = self.policy
+        self.session = None if layer is self.restoring else self._session_of(layer)
         self.make_layers()
         self._notices.say()
         self.labels_chosen.emit(layer)
@@ -231,6 +226,16 @@ class Desk(QObject):
         self.policy = policy
         if self.session is not None:
             self.session.policy = policy
+
+    def _session_of(self, layer: Labels) -> AnnotationSession:
+        """The session of labels that are written to from now on."""
+        if layer not in self.sessions:
+            self._begin_session(layer)
+        elif self.sessions[layer] in self.searched:
+            self.search(layer)
+        session = self.sessions[layer]
+        session.observer, session.policy = self.objects_changed.emit, self.policy
+        return session
 
     def _begin_session(self, layer: Labels, *, blank: bool = False) -> None:
         """A session on labels, recorded from its first action on; the one that a closed widget left, if there is."""
@@ -266,9 +271,7 @@ class Desk(QObject):
         def failed(error: Exception) -> None:
             self.searched[session] = False
             why = str(error).partition("\n")[0].rstrip(".")
-            text = (
-                f"labels '{name}' could not be searched for the largest one ({why}); accept again to try once more"
-            )
+            text = f"labels '{name}' could not be searched for the largest one ({why}); accept again to try once more"
             self._notices.say(RuntimeError(text))
 
         job = partial(largest_label, data, lambda: self.reader.is_closed)

@@ -25,8 +25,12 @@ class Restorer:
     """Restores unfinished work that the journals offer, into the labels of a desk."""
 
     def __init__(self, desk: Desk, journals: Journals, notices: Notices) -> None:
-        self.labels: Labels | None = None  # those that are being restored into
         self._desk, self._journals, self._notices = desk, journals, notices
+
+    @property
+    def labels(self) -> Labels | None:
+        """Those that are being restored into."""
+        return self._desk.restoring
 
     @property
     def is_busy(self) -> bool:
@@ -40,7 +44,8 @@ class Restorer:
             return
         with self._notices.told():
             layer = self._labels_for(offer.header, desk.source)
-            self.labels = layer
+            desk.restoring = layer
+            desk.end(layer)
             if layer is desk.labels:
                 desk.session = None
             self._journals.restore(layer.data, partial(self._on_restored, desk.source, layer), self._not_restored)
@@ -74,20 +79,24 @@ class Restorer:
         return layer
 
     def _on_restored(self, source: ImageSource, layer: Labels, session: AnnotationSession) -> None:
-        desk, self.labels = self._desk, None
+        desk = self._desk
+        desk.restoring = None
         if layer not in desk.viewer.layers:
             desk.viewer.add_layer(layer)
-        desk.end(layer)
         session.store = LayerLabels(layer)
         desk.sessions.begin(layer, session)
         with suppress(AttributeError):  # private: what napari would undo is gone
             layer._reset_history()
         layer.refresh()
-        if desk.source is source:
+        is_shown = desk.source is not None and desk.source.layer is source.layer and layer in desk.matching_labels()
+        if is_shown or desk.labels is layer:
             desk.choose_labels(layer)
+        else:
+            self._notices.tell(f"The unfinished work is back in '{layer.name}'.")
 
     def _not_restored(self, error: Exception) -> None:
-        self.labels = None
-        if self._desk.labels is not None:
-            self._desk.session = self._desk.sessions.get(self._desk.labels)
+        desk, layer = self._desk, self._desk.restoring
+        desk.restoring = None
+        if layer is not None and layer is desk.labels:
+            desk.choose_labels(layer)
         self._notices.say(error)
