@@ -511,6 +511,28 @@ def test_channels_on_the_first_axis(viewer, open_widget, qtbot, predictor):
     np.testing.assert_array_equal(widget._labels.data, mask.to_plane((80, 80)))
 
 
+def test_channels_are_those_of_the_image_that_is_chosen(viewer, open_widget):
+    viewer.add_image(np.zeros((4, 80, 80), np.uint8), name="channels")
+    widget = open_widget()
+    choose_channels(widget, 0, "1, 3")
+    labels = widget._labels
+    labels.paint((5, 5), 1)
+    viewer.add_image(np.zeros((30, 80, 80), np.uint8), name="planes")
+    viewer.add_image(np.zeros((80, 80), np.uint8), name="flat")
+    for name, axis, channels, shape in (
+        ("planes", None, (), (30, 80, 80)),
+        ("flat", None, (), (80, 80)),
+        ("channels", 0, (1, 3), (80, 80)),
+    ):
+        widget.image_box.setCurrentIndex(widget.image_box.findText(name))
+        widget.image_box.activated.emit(widget.image_box.currentIndex())
+        source = widget.desk.source
+        assert (source.layer.name, source.channel_axis, source.channels) == (name, axis, channels)
+        assert widget._labels.data.shape == shape
+        assert widget.channels_edit.text() == ",".join(map(str, channels))
+    assert widget._labels is labels
+
+
 def test_channels_in_the_middle(viewer, open_widget, qtbot, predictor):
     image = viewer.add_image(np.zeros((2, 4, 80, 80), np.uint8), scale=(3, 2, 1, 1), translate=(0, 7, 0, 0))
     widget = open_widget()

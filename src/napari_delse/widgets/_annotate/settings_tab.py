@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._source import ImageSource
 
 _NONE: dict[str, str] = {}
+_Channels = tuple[int | None, tuple[int, ...]]  # axis, and channels of it
 
 
 class SettingsTab(QWidget):
@@ -41,6 +43,8 @@ class SettingsTab(QWidget):
         self.part_box.setToolTip(
             "Unconnected parts of an object with fewer pixels are left out; its largest part always stays. 0 keeps all"
         )
+        self._image: Image | None = None  # whose channels are offered
+        self._worked_with: WeakKeyDictionary[Image, _Channels] = WeakKeyDictionary()  # the last ones of each image
         fill(self.model_box, [("default", "default")], "default")
         fill(self.device_box, DEVICES, "auto")
         self._lay_out()
@@ -95,6 +99,11 @@ class SettingsTab(QWidget):
         for name, why in unfit.items():
             show_refused(self.labels_box, name, why)
         channel = None if source is None else source.channel_axis
+        if source is not None:
+            self._worked_with[source.layer] = source.channel_axis, source.channels
+        if image is not self._image:
+            self._image = image
+            self.channels_edit.setText("" if source is None else ",".join(map(str, source.channels)))
         axes: list[tuple[str, int | None]] = [("None", None), *([] if image is None else channel_axes(image))]
         fill(self.channel_box, axes, channel)
         self.show_row(self.channel_box, visible=len(axes) > 1)
@@ -106,16 +115,16 @@ class SettingsTab(QWidget):
         chosen = wanted or self.model_box.currentData()
         fill(self.model_box, [(name, name) for name in names], chosen if chosen in names else names[0])
 
-    def chosen_channels(self, layer: Image) -> tuple[int | None, tuple[int, ...]]:
-        """The channel axis and the channels chosen for an image; none for another one than the chosen.
+    def chosen_channels(self, layer: Image) -> _Channels:
+        """The channel axis and the channels chosen for an image; those it had before if others' are offered now.
 
         Raises
         ------
         ValueError
             If the channels are no numbers.
         """
-        if layer is not self.image_box.currentData():
-            return None, ()
+        if layer is not self._image:
+            return self._worked_with.get(layer, (None, ()))
         axis = self.channel_box.currentData()
         return axis, channel_numbers(self.channels_edit.text()) if axis is not None else ()
 
