@@ -28,7 +28,7 @@ from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _desk
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
-from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets._source import ImageSource, channel_axes
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -978,6 +978,11 @@ def test_largest_label_is_found_piece_by_piece():
     data[4, 7, 7] = 200
     assert largest_label(data) == 200
     assert largest_label(data, lambda: True) == 0
+
+
+def test_axes_of_channels_are_short_and_not_those_of_the_planes():
+    assert channel_axes(_image((2, 70, 4, 40, 40))) == [("-5 (2 channels)", 0), ("-3 (4 channels)", 2)]
+    assert channel_axes(_image((40, 40))) == []
 
 
 def test_source_refuses_what_it_cannot_label():

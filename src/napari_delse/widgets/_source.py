@@ -154,13 +154,15 @@ class ImageSource:
 
 
 def channel_axes(layer: Image) -> list[tuple[str, int]]:
-    """Axes of an image that may hold channels, with what to call them."""
-    if layer.rgb or layer.ndim < 3:
+    """Axes of an image that may hold channels, with what to call them; the last two are those of its planes."""
+    if layer.rgb:
         return []
     data = layer.data[0] if layer.multiscale else layer.data
     names = getattr(layer, "axis_labels", None) or [""] * layer.ndim
     return [
-        (f"{names[a] or a} ({data.shape[a]} channels)", a) for a in range(layer.ndim) if data.shape[a] < _MOST_CHANNELS
+        (f"{names[a] or a} ({data.shape[a]} channels)", a)
+        for a in range(layer.ndim - 2)
+        if data.shape[a] < _MOST_CHANNELS
     ]
 
 

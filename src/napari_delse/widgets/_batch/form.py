@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_delse.propagation.config import PropagationConfig
 from napari_delse.widgets._batch.plan import Wish, axes_along
 from napari_delse.widgets._fields import choice, fill, show_refused
-from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets._source import ImageSource, channel_axes
 
 _TASKS = [
     ("Carry to other planes", "carry"),
@@ -29,7 +29,6 @@ _TASKS = [
     ("Outline from points", "points"),
 ]
 _STARTS = [("All labelled planes", "labelled"), ("The shown plane", "shown"), ("These planes", "these")]
-_MOST_CHANNELS = 64  # a longer axis holds planes
 
 
 class LayersForm(QWidget):
@@ -200,15 +199,7 @@ class LayersForm(QWidget):
         self._offer_channels(chosen if isinstance(chosen, Image) else None)
 
     def _offer_channels(self, image: Image | None) -> None:
-        axes: list[tuple[str, int | None]] = [("None", None)]
-        if image is not None and not image.rgb and image.ndim > 2:
-            data = image.data[0] if image.multiscale else image.data
-            names = getattr(image, "axis_labels", None) or [""] * image.ndim
-            axes += [
-                (f"{names[a] or a} ({data.shape[a]} channels)", a)
-                for a in range(image.ndim - 2)
-                if data.shape[a] < _MOST_CHANNELS
-            ]
+        axes: list[tuple[str, int | None]] = [("None", None), *([] if image is None else channel_axes(image))]
         chosen = self.channel_box.currentData() if image is self._image else None
         self._image = image
         fill(self.channel_box, axes, chosen)
