@@ -316,6 +316,37 @@ def test_a_line_far_from_the_outline_is_refused(viewer, open_widget, qtbot):
     assert not widget._session.draft.corrections
 
 
+def test_a_line_on_another_plane_is_refused(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((3, 80, 80)))
+    widget = open_widget()
+    widget._layers.drags.add_lines([[(0, 60, 40), (0, 66, 40)]])
+    qtbot.waitUntil(lambda: "there is none yet; click the extreme points first" in widget.notice.text())
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 0)
+    outlined(widget, qtbot, index=(0,))
+    widget._layers.drags.add_lines([[(0, 60, 40), (0, 66, 40)]])
+    qtbot.waitUntil(lambda: len(widget._session.draft.corrections) == 1)
+    draft = widget._session.draft
+    viewer.dims.set_point(0, 2)
+    widget._layers.drags.add_lines([[(2, 60, 40), (2, 70, 40)]])
+    qtbot.waitUntil(lambda: "begun on another plane" in widget.notice.text())
+    qtbot.waitUntil(lambda: len(widget._layers.drags.data) == 1)
+    assert widget._session.draft == draft
+
+
+def test_a_moved_corner_leaves_a_box_a_box(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    widget._layers.drags.add_rectangles([[(20, 20), (20, 60), (60, 60), (60, 20)]])
+    wait_for_preview(qtbot, widget)
+    clicks = widget._layers.clicks
+    qtbot.waitUntil(lambda: len(clicks.data) == 2)
+    for place in ((60, 60), (70, 65)):  # taken, and moved
+        clicks._move([1], np.array(place))
+    wait_for_preview(qtbot, widget)
+    assert widget._session.draft.kind == "box"
+    assert widget._session.draft.clicks == ((20, 20), (70, 65))
+
+
 def test_a_rectangle_is_a_box_prompt(viewer, open_widget, qtbot):
     viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()

@@ -171,9 +171,21 @@ class AnnotationSession(History):
             If the object is not outlined yet.
         """
         corrections = tuple(corrections)
-        if corrections and self._draft.missing:
-            raise ValueError("a drag corrects a contour, and there is none yet; click the extreme points first")
+        if corrections:
+            self.check_drag(self._draft.plane)
         self._edit(replace(self._draft, corrections=corrections))
+
+    def check_drag(self, plane: PlaneKey | None) -> None:
+        """Find out whether a drag in a plane could correct the object in progress.
+
+        Raises
+        ------
+        ValueError
+            If the object is not outlined yet, or lies in another plane.
+        """
+        if self._draft.missing or plane is None:
+            raise ValueError("a drag corrects a contour, and there is none yet; click the extreme points first")
+        self._stay_in(plane)
 
     def set_evolution(self, evolution: EvolutionSettings | None) -> None:
         """Have the object in progress and those after it evolve otherwise.

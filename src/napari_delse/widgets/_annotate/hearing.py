@@ -18,8 +18,9 @@ from napari_delse.widgets._outliner import Outlined
 from napari_delse.widgets._source import ImageSource, to_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from napari_delse.annotation.session import AnnotationSession
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._notices import Notices
 
@@ -109,7 +110,8 @@ class Hearing:
                     session.add_click(key, to_plane(key, row))
             else:
                 key = session.draft.plane or PlaneKey()
-                session.set_clicks(key, [to_plane(key, row) for row in rows])
+                kind = session.draft.kind if len(rows) == known else "extreme"  # the corner of a box was moved
+                session.set_clicks(key, [to_plane(key, row) for row in rows], kind)
         self._ask()
 
     def _on_drags(self, event: Any) -> None:
@@ -131,11 +133,25 @@ class Hearing:
                     "a correction is a line from the outline to where it belongs; draw it with the line tool (L)"
                 )
             else:
-                key = session.draft.plane or PlaneKey()
-                lines = [Correction(to_plane(key, s[0]), to_plane(key, s[-1])) for s in shapes]
-                known = {_single(c): c for c in session.draft.corrections}
-                session.set_corrections(known.get(_single(c)) or self._on_outline(c) for c in lines)
+                session.set_corrections(self._drawn(session, source, shapes))
         self._ask()
+
+    def _drawn(self, session: AnnotationSession, source: ImageSource, lines: Sequence[Any]) -> Iterator[Correction]:
+        """The drags that lines on the drags layer are, those that are new put onto the outline.
+
+        Raises
+        ------
+        ValueError
+            If a new one lies in another plane than the object, or away from its outline.
+        """
+        key = session.draft.plane or PlaneKey()
+        known = {_single(c.start, c.end): c for c in session.draft.corrections}
+        for line in lines:
+            ends = to_plane(key, line[0]), to_plane(key, line[-1])
+            if (drag := known.get(_single(*ends))) is None:
+                session.check_drag(source.shown_plane(self.desk.viewer, line[0]))
+                drag = self._on_outline(Correction(*ends))
+            yield drag
 
     def _on_outline(self, drag: Correction) -> Correction:
         """The drag with its start put onto the outline it corrects.
@@ -211,6 +227,6 @@ class Hearing:
             self._foresee(drag, show)
 
 
-def _single(drag: Correction) -> tuple[float, ...]:
-    """A drag in the single precision in which napari keeps shapes."""
-    return tuple(float(np.float32(value)) for value in (*drag.start, *drag.end))
+def _single(start: Point, end: Point) -> tuple[float, ...]:
+    """The ends of a drag in the single precision in which napari keeps shapes."""
+    return tuple(float(np.float32(value)) for value in (*start, *end))
