@@ -15,6 +15,7 @@ pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
 from napari.components import ViewerModel
+from napari.layers import Labels
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog, QKeySequenceEdit, QLineEdit, QSpinBox
@@ -27,9 +28,10 @@ from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.annotation.preferences import preferences_file, read_preferences
 from napari_delse.data.prompts import read_prompts
 from napari_delse.evolution import EvolutionSettings
+from napari_delse.export.labels import OBJECT_FORMATS
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets._annotate import exporting
-from napari_delse.widgets._annotate.exporting import FORMATS, suggested
+from napari_delse.widgets._annotate.exporting import FORMATS, Export, suggested
 from napari_delse.widgets._annotate.features import with_classes
 from napari_delse.widgets._annotate.keys import ACTIONS, Keyboard, from_qt, to_qt, used_by_napari
 from napari_delse.widgets._guide import Words, next_click, preview
@@ -435,6 +437,23 @@ def test_every_format_is_written(open_widget, qtbot, tmp_path, kind):
     elif kind == "prompts":
         found = read_prompts(path)
         assert [(one.label, one.index) for one in found] == [(1, (1,)), (2, (1,))]
+
+
+@pytest.mark.parametrize("kind", [one.kind for one in FORMATS if one.kind != "prompts"])
+@pytest.mark.parametrize(("units", "letter"), [("um", "T"), (("s", "um", "um"), "Z")])
+def test_layers_are_exported_whatever_units_their_axes_have(tmp_path, kind, units, letter):
+    shape = (2, 3, 8, 8) if letter == "T" else (3, 8, 8)
+    data = np.zeros(shape, np.uint16)
+    data[..., 2:5, 2:5] = 1
+    layer = Labels(data, scale=(0.5,) * len(shape), units=units)
+    path = tmp_path / f"out{next(one.suffix for one in FORMATS if one.kind == kind)}"
+    told = Export.of(kind, path, layer, {}, "cells").run(lambda done, total: None)
+    has_sizes = kind not in OBJECT_FORMATS
+    assert (f"Along {letter} the sizes are in pixels" in told) == has_sizes
+    if kind == "ome-tiff":
+        with tifffile.TiffFile(path) as file:
+            assert 'PhysicalSizeX="0.5"' in file.ome_metadata
+            assert ('PhysicalSizeZ="0.5"' in file.ome_metadata) == (letter == "T")
 
 
 def test_a_table_of_prompts_tells_that_it_lacks_evolution_settings(open_widget, qtbot, tmp_path):

@@ -21,6 +21,7 @@ from shapely.geometry import shape
 
 from napari_delse.export import labels as export
 from napari_delse.export.labels import export_labels
+from napari_delse.export.source import fitting_units
 
 # pycocotools compiled against numpy 1 warns in numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -474,6 +475,19 @@ def test_impossible_requests_are_refused_in_words(tmp_path, labels, name, option
     with pytest.raises(ValueError, match=message):
         export_labels(labels, tmp_path / name, **options)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("axes", "units", "sizes", "known", "pixels"),
+    [
+        (None, ("um", "um", "um", "um"), [1, 3, 4, 5], ["pixel", "um", "um", "um"], "T"),
+        (None, ("second", "um", "um"), [1, 3, 4], ["pixel", "um", "um"], "Z"),
+        ("TYX", ("second", "um", "um"), [2, 3, 4], ["second", "um", "um"], ""),
+        ("ZYX", ("pixel", "degree", ""), [2, 1, 4], ["pixel", "pixel", ""], "Y"),
+    ],
+)
+def test_axes_with_a_unit_of_something_else_are_measured_in_pixels(axes, units, sizes, known, pixels):
+    assert fitting_units(range(2, 2 + len(units)), units, axes) == (sizes, known, pixels)
 
 
 def test_an_image_is_never_replaced_by_its_labels(tmp_path):

@@ -190,6 +190,17 @@ def test_drag_before_the_outline_is_refused(session):
         session.add_correction(Correction((2, 6), (4, 6)))
 
 
+def test_drag_on_another_plane_is_refused():
+    session = AnnotationSession(ArrayLabels(np.zeros((3, 16, 16), np.uint8)))
+    here, there = (PlaneKey((1, 2), (z,)) for z in (0, 1))
+    with pytest.raises(ValueError, match="there is none yet"):
+        session.check_drag(here)
+    session.set_clicks(here, ((2, 6), (6, 10), (10, 6), (6, 2)))
+    session.check_drag(here)
+    with pytest.raises(ValueError, match="another plane"):
+        session.check_drag(there)
+
+
 def test_click_on_another_plane_is_refused():
     session = AnnotationSession(ArrayLabels(np.zeros((3, 16, 16), np.uint8)))
     session.add_click(PlaneKey((1, 2), (0,)), (2, 6))

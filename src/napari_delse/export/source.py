@@ -227,6 +227,40 @@ def _units(units: str | Sequence[Any] | None, axes: str) -> dict[str, Unit]:
     return found
 
 
+def fitting_units(
+    scale: Sequence[float], units: Sequence[Any], axes: str | Sequence[str] | None = None
+) -> tuple[list[float], list[str], str]:
+    """Pixel sizes and units that the formats know, where an axis may have a unit that is none for it.
+
+    Parameters
+    ----------
+    scale : sequence of float
+        Pixel size per axis.
+    units : sequence
+        Unit per axis, such as napari's, which may be one of length for all of them.
+    axes : str or sequence of str, optional
+        A letter per axis; the usual ones by default.
+
+    Returns
+    -------
+    list of float, list of str, str
+        Sizes and units per axis, and the letters of those axes that are measured in pixels for want of a unit.
+
+    Raises
+    ------
+    ValueError
+        If the letters do not fit.
+    """
+    letters, names = _axes(axes, len(units)), [str(unit) for unit in units]
+    fits = [
+        name.strip() in _NO_UNIT or unit_named(name, axis) is not None
+        for axis, name in zip(letters, names, strict=True)
+    ]
+    sizes = [float(size) if fit else 1.0 for size, fit in zip(scale, fits, strict=True)]
+    known = [name if fit else _NO_UNIT[1] for name, fit in zip(names, fits, strict=True)]
+    return sizes, known, "".join(axis for axis, fit in zip(letters, fits, strict=True) if not fit)
+
+
 def unit_named(name: str, axis: str) -> Unit | None:
     """The unit of a name, if it is one for this axis."""
     unit = _NAMES.get(name.strip()) or _NAMES.get(name.strip().lower())

@@ -113,14 +113,27 @@ class Export:
             raise IsThereError(f"there is {self.path.name} already; press Replace to write over it, or change the name")
         if self.kind == PROMPTS:
             return self._write_prompts()
-        from napari_delse.export.labels import export_labels
+        from napari_delse.export.labels import OBJECT_FORMATS, export_labels
 
+        options, told = self._fitting()
         data = self.data
         if isinstance(data, np.ndarray) and data.nbytes <= _COPIED:
             data = data.copy()
         classes = class_names(self.objects)
-        export_labels(data, self.path, self.kind, classes=classes, on_plane=on_plane, **self.options)
-        return f"The labels were written to {self.path}."
+        export_labels(data, self.path, self.kind, classes=classes, on_plane=on_plane, **options)
+        return f"The labels were written to {self.path}.{'' if self.kind in OBJECT_FORMATS else told}"
+
+    def _fitting(self) -> tuple[dict[str, Any], str]:
+        """Options that the formats take, and what is to be told of them: napari has any unit on any axis."""
+        from napari_delse.export.source import fitting_units
+
+        axes, units = self.options.get("axes"), self.options.get("units")
+        if units is None:
+            return self.options, ""
+        scale, fitting, pixels = fitting_units(self.options["scale"], units, axes)
+        wrong = ", ".join(dict.fromkeys(str(was) for was, now in zip(units, fitting, strict=True) if str(was) != now))
+        told = f" Along {', '.join(pixels)} the sizes are in pixels: the layer's unit there ({wrong}) does not fit."
+        return self.options | {"scale": scale, "units": fitting}, told if pixels else ""
 
     def _write_prompts(self) -> str:
         from napari_delse.annotation.review import evolved_otherwise, object_prompts
