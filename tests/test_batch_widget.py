@@ -445,6 +445,21 @@ def test_a_corrected_plane_is_carried_on_to_what_depends_on_it_only(viewer, open
     assert not (labels.data[2:5] == 2).any()
 
 
+def test_nothing_is_carried_on_from_a_painted_plane_until_it_was_looked_at(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    viewer.dims.set_point(0, 3)
+    button = widget.review.again_button
+    qtbot.waitUntil(button.isEnabled)
+    labels.paint((5, 2, 2), 3)  # on another plane
+    assert button.isEnabled()
+    for change in (lambda: labels.paint((3, 2, 2), 3), widget.undo):
+        change()
+        assert not button.isEnabled()
+        qtbot.waitUntil(button.isEnabled)
+
+
 # ---------------------------------------------------------------- other tasks
 
 

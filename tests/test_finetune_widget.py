@@ -221,6 +221,22 @@ def test_labels_are_looked_at_again_when_somebody_sees_it(viewer, open_widget, q
     assert "4 labelled objects" in widget.found.text()
 
 
+def test_labels_are_looked_at_again_after_an_undo_but_not_for_another_plane(viewer, open_widget, qtbot, disks):
+    labels = show(viewer, *disks(planes=2))
+    widget = open_widget()
+    widget.show()
+    labels.paint((0, 2, 2), 9)
+    until_ready(qtbot, widget)
+    assert "9 labelled objects" in widget.found.text()
+    viewer.dims.set_point(0, 1)
+    assert widget.surveyor.last is not None
+    for step, count in ((labels.undo, 8), (labels.redo, 9)):
+        step()
+        assert widget.surveyor.last is None
+        until_ready(qtbot, widget)
+        assert f"{count} labelled objects" in widget.found.text()
+
+
 def one_object(image, labels):
     return image, np.where(labels == 1, labels, 0) * (np.arange(len(labels)) == 0)[:, None, None].astype(labels.dtype)
 

@@ -68,6 +68,11 @@ def leave_undo(layer: Labels) -> None:
         layer.bind_key(key, None)
 
 
+def undo_depth(layer: Labels | None) -> tuple[int, ...]:
+    """How many steps napari can take back and do again; of an undo it tells only that the labels are drawn anew."""
+    return tuple(len(getattr(layer, name, ())) for name in ("_undo_history", "_redo_history"))  # private
+
+
 def _boxes(strokes: list[Stroke]) -> Iterator[tuple[tuple[int, int], tuple[int, int], list[Stroke]]]:
     """Strokes that lie close together, in order, and the box around them."""
     together: list[Stroke] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -139,19 +139,25 @@ class LayerWork:
                     places = None if line is None or places is None else places | set(line.places(edit))
             except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
                 places = None
-            self.survey.forget(places)
+            self._forget(places)
         self._changed()
 
     def _on_data(self, event: Event) -> None:
         if event.source is self._surveyed:
-            self.survey.forget()
+            self._forget()
         self._changed()
 
     def touched(self, layer: Labels) -> None:
         """Steps were undone or done again in a layer."""
         if layer is self._surveyed:
-            self.survey.forget()
+            self._forget()
         self._stop_if_undone()
+
+    def _forget(self, places: Iterable[int] | None = None) -> None:
+        """Planes have changed, all of them by default; nothing is carried on from one before it was looked at."""
+        self.survey.forget(places)
+        if self.place not in self.survey.known:
+            self._review.again_button.setEnabled(False)
 
     @property
     def line(self) -> PlaneLine | None:

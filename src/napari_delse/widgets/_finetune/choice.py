@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from napari_delse.widgets._brush import undo_depth
 from napari_delse.widgets._events import Followed
 from napari_delse.widgets._finetune.survey import Surveyor
 from napari_delse.widgets._guide import sentence
@@ -55,6 +56,7 @@ class SourceChoice:
         self.form, self.surveyor = form, Surveyor()
         self.seen: Survey | None = None
         self.trouble, self.is_off, self.is_hidden = "", False, False
+        self._depth = undo_depth(None)  # of napari's history when the labels were changed last
         self._is_old = False  # whether the labels changed since they were looked at
         self.followed, self._labels = Followed(), Followed()
         self._annotate, self._validation, self._changed = annotate, validation, changed
@@ -122,13 +124,20 @@ class SourceChoice:
         if labels is not None:
             for emitter in (labels.events.paint, labels.events.labels_update, labels.events.data):
                 self._labels.follow(emitter, self._on_labelled)
+            self._labels.follow(labels.events.set_data, self._on_drawn)
+        self._depth = undo_depth(labels)
         self.look()
 
     def _on_labelled(self, *_: Any) -> None:
         """The labels were changed."""
-        self._is_old = True
+        self._is_old, self._depth = True, undo_depth(self.form.labels)
         if not self.is_off and not self.is_hidden:
             self.look()
+
+    def _on_drawn(self, *_: Any) -> None:
+        """The labels were drawn anew: after an undo, or because another plane is shown."""
+        if undo_depth(self.form.labels) != self._depth:
+            self._on_labelled()
 
     def show(self) -> None:
         """The person looks here again."""
