@@ -1014,6 +1014,7 @@ def test_largest_label_is_found_piece_by_piece():
 def test_axes_of_channels_are_short_and_not_those_of_the_planes():
     assert channel_axes(_image((2, 70, 4, 40, 40))) == [("-5 (2 channels)", 0), ("-3 (4 channels)", 2)]
     assert channel_axes(_image((40, 40))) == []
+    assert channel_axes(_image((70, 70, 2))) == [("-1 (2 channels)", 2)]  # shown once the axes are rolled
 
 
 def test_source_refuses_what_it_cannot_label():

@@ -79,7 +79,8 @@ def test_objects_are_packed_with_as_much_around_them_as_the_model_sees(folder, m
     packed = recipes.pack_objects
     monkeypatch.setattr(recipes, "pack_objects", lambda *told: seen.append(told[-1]) or packed(*told))
     next(train_recipe(read_recipe(folder / "recipe.toml")))
-    next(train_recipe(read_recipe(folder / "recipe.toml", ["model.crop.min_margin=50", "data.out=far"])))
+    far = ["model.crop.min_margin=50", f"data.out={folder / 'far'}"]
+    next(train_recipe(read_recipe(folder / "recipe.toml", far)))
     assert seen == [8.0, 8.0, 50.0, 50.0]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 _MOST_CHANNELS = 64  # a longer axis holds planes
+_MOST_LAST = 10  # the same on the last two axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,15 +155,18 @@ class ImageSource:
 
 
 def channel_axes(layer: Image) -> list[tuple[str, int]]:
-    """Axes of an image that may hold channels, with what to call them; the last two are those of its planes."""
-    if layer.rgb:
+    """Axes of an image that may hold channels, with what to call them.
+
+    The last two are mostly those of its planes, also of small ones: there a few channels only are taken for some.
+    """
+    if layer.rgb or layer.ndim < 3:
         return []
     data = layer.data[0] if layer.multiscale else layer.data
     names = getattr(layer, "axis_labels", None) or [""] * layer.ndim
     return [
-        (f"{names[a] or a} ({data.shape[a]} channels)", a)
-        for a in range(layer.ndim - 2)
-        if data.shape[a] < _MOST_CHANNELS
+        (f"{names[a] or a} ({length} channels)", a)
+        for a, length in enumerate(data.shape)
+        if length < (_MOST_CHANNELS if a < layer.ndim - 2 else _MOST_LAST)
     ]
 
 

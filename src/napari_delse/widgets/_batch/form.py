@@ -199,7 +199,9 @@ class LayersForm(QWidget):
         self._offer_channels(chosen if isinstance(chosen, Image) else None)
 
     def _offer_channels(self, image: Image | None) -> None:
-        axes: list[tuple[str, int | None]] = [("None", None), *([] if image is None else channel_axes(image))]
+        axes: list[tuple[str, int | None]] = [("None", None)]
+        if image is not None:
+            axes += [(name, axis) for name, axis in channel_axes(image) if axis < image.ndim - 2]
         chosen = self.channel_box.currentData() if image is self._image else None
         self._image = image
         fill(self.channel_box, axes, chosen)
