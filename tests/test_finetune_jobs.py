@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -349,6 +350,25 @@ def test_finish_keeps_the_best_so_far(source, tiny_parent):
     assert open_job(job.folder).state == "finished"
     assert outcome.after.mean_iou >= outcome.before.mean_iou
     assert finish(job) == outcome
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_final_weights_whose_scoring_was_interrupted_are_scored_before_the_verdict(job, all_better, monkeypatch, error):
+    from napari_delse.finetuning import run as module
+
+    real, scored = module.evaluate, []
+
+    def interrupted(*args):
+        scored.append(args)
+        if len(scored) == 1 + SHORT.steps:  # the parent was first
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(module, "evaluate", interrupted)
+    with suppress(KeyboardInterrupt):
+        list(run(job))
+    *_, last = run(job)
+    assert load_model(last.outcome.path).card["steps"] == SHORT.steps
 
 
 def test_two_processes_cannot_train_one_job(job):

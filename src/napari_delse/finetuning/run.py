@@ -161,8 +161,6 @@ def finish(job: Job | Path | str, *, device: str | torch.device = "auto") -> Out
     with locked(job.folder):
         training = _Training(job, choose_device(device), World())
         training.begin()
-        if training.state.step > training.state.checked:
-            training.check(training.state.step)
         return training.conclude()
 
 
@@ -433,6 +431,9 @@ class _Training:
     def conclude(self) -> Outcome:
         """Judge the best model, keep it if it is better, and clean up."""
         state = self.state
+        saved, _ = _saved_clock(self.folder / "fit")
+        if saved > state.checked:  # it was stopped or ran out of memory before it was scored
+            self.check(saved)
         best = load_model(self.folder / state.best_folder) if state.best_folder else None
         return conclude(
             self.job,
