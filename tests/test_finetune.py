@@ -20,6 +20,7 @@ def scored(*ious):
         ({"validation": 1.0}, "validation in"),
         ({"patience": 0}, "patience must be >= 1, got 0"),
         ({"objects": 0}, "objects must be >= 1"),
+        ({"batch_size": 1}, "batch_size must be >= 2, got 1"),
         ({"replay": 1.0}, "replay must be a share in"),
         ({"size": 100}, r"size must be a positive multiple of 32, .*, got 100"),
     ],

@@ -57,7 +57,8 @@ class FineTuneConfig:
             raise ValueError(f"size must be a positive multiple of 32, such as 128 or 192, got {self.size}")
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay must be a share in [0, 1) of the examples, such as 0.25, got {self.replay:g}")
-        for name, least in (("patience", 1), ("steps", 1), ("objects", 1), ("score_objects", 1)):
+        least_of = {"patience": 1, "steps": 1, "objects": 1, "score_objects": 1, "batch_size": 2}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
