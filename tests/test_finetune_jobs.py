@@ -352,6 +352,16 @@ def test_finish_keeps_the_best_so_far(source, tiny_parent):
     assert finish(job) == outcome
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_without_a_checkpoint_is_not_ended_but_goes_on(job, begun):
+    if begun:
+        list(islice(run(job), 1))
+    with pytest.raises(ValueError, match="'disks' has no checkpoint yet, .*; go on with it, or discard it"):
+        finish(job)
+    *_, last = run(job)
+    assert last.step == SHORT.steps
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_final_weights_whose_scoring_was_interrupted_are_scored_before_the_verdict(job, all_better, monkeypatch, error):
     from napari_delse.finetuning import run as module

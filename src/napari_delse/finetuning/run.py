@@ -153,12 +153,17 @@ def finish(job: Job | Path | str, *, device: str | torch.device = "auto") -> Out
     Raises
     ------
     ValueError
-        If it is running, or was never scored.
+        If it is running, or has no checkpoint yet; then it can be gone on with.
     """
     job = job if isinstance(job, Job) else open_job(job)
     if (outcome := read_outcome(job.folder)) is not None:
         return outcome
     with locked(job.folder):
+        if not _saved_clock(job.folder / "fit")[0] and not read_json(job.folder / "state.json").get("checked"):
+            raise ValueError(
+                f"the training '{job.name}' has no checkpoint yet, so there is no model to keep; go on with it, or "
+                "discard it"
+            )
         training = _Training(job, choose_device(device), World())
         training.begin()
         return training.conclude()
