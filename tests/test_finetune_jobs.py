@@ -25,6 +25,7 @@ from napari_delse.finetuning.objects import training_pack
 from napari_delse.finetuning.run import fine_tune, finish, locked, run
 from napari_delse.finetuning.survey import Split, survey
 from napari_delse.train.crops import CropSampler
+from napari_delse.train.distributed import World
 from napari_delse.train.recipes import read_pack
 
 FAST = FineTuneConfig(
@@ -324,6 +325,18 @@ def test_a_batch_that_was_halved_stays_so_after_a_resumption(job, monkeypatch):
     assert next(run(job)).batch_size == 4
     *_, last = run(job)
     assert last.done
+
+
+def test_a_batch_that_was_halved_is_so_on_every_process(job, monkeypatch):
+    next(run(job))
+    stored = json.loads((job.folder / "state.json").read_text())
+    (job.folder / "state.json").write_text(json.dumps({**stored, "batch_size": 4}))
+    seen = []
+    monkeypatch.setattr(
+        "napari_delse.finetuning.run.fit", lambda model, pack, config, *_, **__: seen.append(config) or iter(())
+    )
+    assert list(run(job, world=World(rank=1, size=2))) == []
+    assert [config.batch_size for config in seen] == [4]
 
 
 def test_other_errors_are_raised(job, monkeypatch):

@@ -141,7 +141,9 @@ def run(
         return
     training = _Training(job, choose_device(device), world)
     if not world.leads:
-        list(training.fit(train_config(job.config)))
+        # A batch that was halved is so on all processes; it changes only where one trains alone.
+        halved = read_json(job.folder / "state.json").get("batch_size")
+        list(training.fit(train_config(job.config, halved)))
         return
     with locked(job.folder):
         yield from training.all()
