@@ -26,7 +26,7 @@ from napari_delse.geometry import CropConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
 from napari_delse.train import LossConfig, TrainConfig, fit, loop
 from napari_delse.train.crops import AugmentConfig, CropSampler, join_packs, pack_objects
-from napari_delse.train.log import CsvLog
+from napari_delse.train.log import CsvLog, LossMeter
 from napari_delse.train.loop import interactive_losses, simulate_drag, training_losses
 from napari_delse.train.recipes import read_recipe, write_pack
 
@@ -214,6 +214,31 @@ def test_ctrl_c_finishes_the_step_and_saves_it(pack, tmp_path, monkeypatch):
     list(fit(model(), pack, config, tmp_path / "whole"))
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+class LateMeter(LossMeter):
+    """Reads a step while the next one is computed, as on a GPU."""
+
+    def add(self, note, own, mean):
+        self._waiting.append((note, torch.stack([own, mean]), None))
+        self._read(1)
+
+
+def test_ctrl_c_does_not_save_a_step_whose_losses_were_not_yet_read_and_are_not_finite(pack, tmp_path, monkeypatch):
+    real, factors = loop.training_losses, iter([1.0, float("nan")])
+
+    def pressed(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        factor = next(factors)
+        return {name: value * factor for name, value in real(*args, **kwargs).items()}
+
+    monkeypatch.setattr(loop, "_LOST_SECONDS", 0)
+    monkeypatch.setattr(loop, "LossMeter", LateMeter)
+    monkeypatch.setattr(loop, "training_losses", pressed)
+    for error in (KeyboardInterrupt, FloatingPointError):
+        with pytest.raises(error):
+            list(fit(model(), pack, rare(), tmp_path / "run"))
+        assert load_model(tmp_path / "run").card["steps"] == 1
 
 
 def test_training_in_a_thread_leaves_ctrl_c_alone(pack, tmp_path):

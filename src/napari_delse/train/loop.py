@@ -302,6 +302,7 @@ def fit(
                 progress = session.report(meter) if world.leads else None
             if progress is not None:
                 yield progress
+        meter.take()  # which raises if the last step was not finite: it must not replace the last good model
         session.save_again()
     except GeneratorExit:
         session.save_again()
