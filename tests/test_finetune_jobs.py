@@ -369,7 +369,7 @@ def test_finish_keeps_the_best_so_far(source, tiny_parent):
 def test_a_job_without_a_checkpoint_is_not_ended_but_goes_on(job, begun):
     if begun:
         list(islice(run(job), 1))
-    with pytest.raises(ValueError, match="'disks' has no checkpoint yet, .*; go on with it, or discard it"):
+    with pytest.raises(ValueError, match=r"'disks' has no checkpoint yet, .*; go on with it, or discard it"):
         finish(job)
     *_, last = run(job)
     assert last.step == SHORT.steps

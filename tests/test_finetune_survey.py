@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_delse.finetuning.labelled_sources import ArraySource, FileSource
+from napari_delse.data.samples import split_planes as data_planes
+from napari_delse.finetuning.labelled_sources import ArraySource, FileSource, SampleSource
 from napari_delse.finetuning.survey import PlaneFacts, look, split_planes, survey
 
 
@@ -15,7 +16,7 @@ def planes_of(counts, names=None):
     """Facts of planes with so many objects, side by side."""
     return tuple(
         PlaneFacts(
-            names[i] if names else "stack", i, (50, 500), 1, False, tuple(range(1, n + 1)), (30,) * n,
+            names[i] if names else "stack", i, (i,), (50, 500), 1, False, tuple(range(1, n + 1)), (30,) * n,
             tuple((5, 10 * k, 9, 10 * k + 5) for k in range(n)),
         )
         for i, n in enumerate(counts)
@@ -46,8 +47,43 @@ def test_planes_of_a_stack_are_held_out_in_one_block_with_a_gap():
     assert split.how == "Planes 9 to 11 with 12 objects are held out, and planes 7 to 8 beside them left out."
 
 
+def test_planes_beside_the_held_out_ones_along_any_axis_are_left_out():
+    """With planes in t and z, the same z at a time before looks as much alike as the z before."""
+    planes = tuple(replace(p, index=divmod(p.number, 10)) for p in planes_of([1] * 200))
+    split = split_planes(planes, 0.25)
+    held, training, left = (
+        {planes[k.plane].index for k in side} for side in (split.held_out, split.training, split.left_out)
+    )
+    assert {t for t, _ in held} == set(range(15, 20))
+    assert left == {(t, z) for t in (13, 14) for z in range(10)}
+    assert {t for t, _ in training} == set(range(13))
+    assert split.how == "Planes 150 to 199 with 50 objects are held out, and 20 planes beside them left out."
+
+
+def test_planes_beside_a_part_of_a_stack_are_left_out_and_the_others_train():
+    planes = tuple(replace(p, index=divmod(p.number, 10)) for p in planes_of([1] * 100))
+    split = split_planes(planes, 0.05)
+    held, left = ({planes[k.plane].index for k in side} for side in (split.held_out, split.left_out))
+    assert held == {(9, z) for z in range(5, 10)}
+    assert left == {(9, 3), (9, 4)} | {(t, z) for t in (7, 8) for z in range(3, 10)}
+
+
+def test_planes_that_look_alike_along_an_axis_are_told_where_too_many_would_be_left_out():
+    planes = tuple(replace(p, index=divmod(p.number, 4)) for p in planes_of([1] * 8))
+    split = split_planes(planes, 0.5)
+    assert not split.left_out
+    assert "; the planes beside them look much alike, so the score may be a little too good." in split.how
+
+
+def test_planes_of_an_array_are_known_by_their_place_on_each_axis(disks):
+    image, labels = (part.reshape(2, 3, 96, 96) for part in disks(6))
+    assert [p.index for p in survey(ArraySource(image, labels)).planes] == list(np.ndindex(2, 3))
+    samples = SampleSource(list(data_planes("disks", *disks(2))))
+    assert [p.index for p in survey(samples).planes] == [(0,), (1,)]
+
+
 def test_planes_that_are_far_apart_need_no_gap():
-    planes = tuple(replace(p, number=10 * p.number) for p in planes_of([4] * 8))
+    planes = tuple(replace(p, number=10 * p.number, index=(10 * p.number,)) for p in planes_of([4] * 8))
     split = split_planes(planes, 0.25)
     assert not split.left_out
     assert split.how == "Planes 60 to 70 with 8 objects are held out."

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from napari_delse.data.labelled_planes import Box, LabelledPlane
 from napari_delse.finetuning.labelled_sources import Source
@@ -38,6 +39,8 @@ class PlaneFacts:
     ----------
     name, number : str, int
         Of the image, and which of its planes.
+    index : tuple of int
+        Its place on each of the image's plane axes, such as t and z.
     shape : (int, int)
         Height and width.
     channels : int
@@ -50,6 +53,7 @@ class PlaneFacts:
 
     name: str
     number: int
+    index: tuple[int, ...]
     shape: tuple[int, int]
     channels: int
     rgb: bool
@@ -224,6 +228,7 @@ def _plane_facts(plane: LabelledPlane) -> tuple[PlaneFacts, list[str], tuple[int
     facts = PlaneFacts(
         plane.name,
         plane.number,
+        plane.labels.index or (plane.number,),
         (height, width),
         len(plane.image.channels) or 1,
         plane.image.rgb,
@@ -275,10 +280,10 @@ def _completed(known: Survey, found: Sequence[PlaneFacts], hints: Sequence[str],
 def split_planes(planes: Sequence[PlaneFacts], validation: float) -> Split:
     """Training and held-out objects that do not leak into each other.
 
-    Whole images are held out where there are several; else the last planes of the stack with a gap before them,
-    because neighbouring planes look alike; else the objects on one side of the only plane. Where whole images or planes
-    are far from the share, as with twenty objects on two images, one of them is parted: labelled objects are too
-    precious to hold out half of them.
+    Whole images are held out where there are several; else the last planes of the stack with a gap beside them along
+    each of its axes, because neighbouring planes look alike; else the objects on one side of the only plane. Where
+    whole images or planes are far from the share, as with twenty objects on two images, one of them is parted:
+    labelled objects are too precious to hold out half of them.
 
     Parameters
     ----------
@@ -338,20 +343,22 @@ def _from_the_end(
 def _with_gap(planes: Sequence[PlaneFacts], training: list[ObjectKey], held: list[ObjectKey]) -> Split:
     """Leave planes beside the held-out ones out, but never more than a quarter of the training objects."""
     numbers = sorted({planes[k.plane].number for k in held})
-    first = numbers[0]
-    kept, gap = training, 0
-    for width in range(1, _GAP + 1):
-        far = [k for k in training if planes[k.plane].number < first - width]
-        if 4 * len(far) >= 3 * len(training):
-            kept, gap = far, width
-    left = [k for k in training if k not in set(kept)]
+    tree = KDTree([planes[i].index for i in sorted({k.plane for k in held})])
+    away, _ = tree.query([planes[k.plane].index for k in training], p=np.inf)  # steps along the axis with the most
+    widths = (width for width in range(1, _GAP + 1) if 4 * (away > width).sum() >= 3 * len(training))
+    gap = max(widths, default=-1)
+    kept, left = ([k for k, is_far in zip(training, away > gap, strict=True) if is_far == far] for far in (True, False))
+    axes = [len(set(along)) > 1 for along in zip(*(plane.index for plane in planes), strict=True)]
+    several = sum(axes) > 1  # then the numbers of the planes beside are no range
     planes_of = "Plane" if len(numbers) == 1 else "Planes"
     how = f"{planes_of} {_range(numbers)} with {_count(len(held), 'object')} {_is(len(numbers))} held out"
     if left:
         beside = sorted({planes[k.plane].number for k in left})
-        how += f", and {'planes' if len(beside) > 1 else 'plane'} {_range(beside)} beside {_them(numbers)} left out"
-    elif gap == 0 and any(planes[k.plane].number == first - 1 for k in training):
-        how += f"; the plane before {_them(numbers)} looks much alike, so the score may be a little too good"
+        which = f"{'planes' if len(beside) > 1 else 'plane'} {_range(beside)}"
+        how += f", and {_count(len(beside), 'plane') if several else which} beside {_them(numbers)} left out"
+    elif gap < 0 and (away == 1).any():
+        alike = f"planes beside {_them(numbers)} look" if several else f"plane before {_them(numbers)} looks"
+        how += f"; the {alike} much alike, so the score may be a little too good"
     return Split(tuple(kept), tuple(held), tuple(left), how + ".")
 
 
