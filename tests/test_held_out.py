@@ -91,6 +91,16 @@ def test_huge_objects_are_thinned_out(tiny_parent):
     assert one.mask.area == pytest.approx(4500 * 4900 / 9, rel=0.01)
 
 
+def test_a_thin_fibre_is_thinned_out_only_as_far_as_something_of_it_is_left(tiny_parent):
+    labels = np.zeros((60, 3200), np.uint8)
+    labels[31, 100:3100] = 1
+    plane = LabelledPlane("fibre", 0, Plane.of(labels * np.float32(9)), Plane.of(labels))
+    crop = load_model(tiny_parent).config.crop
+    one = cut_out(plane, 1, plane.objects()[1].box, crop, (0, 0))
+    assert one.truth.shape == one.image.shape
+    assert one.mask.area == 3000
+
+
 def test_the_strip_shows_what_lies_in_the_crop(planes, tiny_parent, tmp_path):
     loaded = load_model(tiny_parent)
     made = [one for *_, one in objects_of(planes, loaded.config.crop)]

@@ -122,10 +122,13 @@ def cut_out(plane: LabelledPlane, label: int, box: Box, crop: CropConfig, seed: 
     """
     y0, x0, y1, x1 = around(plane, box, crop)
     step = -(-max(y1 - y0, x1 - x0) // _LARGEST)
+    ids = plane.ids(y0, x0, y1, x1)
+    while step > 1 and not (ids[::step, ::step] == label).any():  # a thin object may lie between the rows that are left
+        step -= 1
+    ids = ids[::step, ::step]
     pixels = plane.image.window(y0, x0, y1, x1)[:, ::step, ::step]
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         pixels = pixels.astype(np.uint8 if pixels.dtype == bool else np.float32)
-    ids = plane.ids(y0, x0, y1, x1)[::step, ::step]
     truth = np.where(ids == label, 1, np.where(ids == IGNORE, 2, 0)).astype(np.uint8)
     prompt = simulated_prompt(ObjectMask.from_plane(truth == 1), np.random.default_rng(list(seed)), jitter=JITTER)
     name = f"{plane.name}/{plane.number}/{label}"
