@@ -120,6 +120,15 @@ def test_unlabelled_neighbours_change_only_what_is_an_example(disks, tiny_parent
     assert torch.equal(full.image, part.image)
 
 
+def test_packed_objects_are_not_copied_once_more(disks, monkeypatch):
+    source = ArraySource(*disks(2))
+    found = survey(source)
+    with pytest.raises(ValueError, match="no object to train on"):
+        training_pack(source, replace(found, split=Split()), SHORT, 64)
+    monkeypatch.setattr("napari_delse.finetuning.objects.join_packs", lambda _: pytest.fail("it was copied"))
+    assert len(training_pack(source, found, SHORT, 64).pixels) == len(found.split.training)
+
+
 def test_wrong_data_leaves_nothing(disks, tiny_parent, home):
     image, labels = disks(2)
     with pytest.raises(ValueError, match="0 labelled objects"):

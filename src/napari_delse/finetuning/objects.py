@@ -97,7 +97,7 @@ def _gathered(packs: Iterable[ObjectPack], count: int) -> ObjectPack:
         for target, part in zip(whole, pack, strict=True):
             target[filled:end] = part
         filled = end
-    return join_packs([] if whole is None else [whole])
+    return join_packs([]) if whole is None else whole
 
 
 def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
