@@ -87,7 +87,18 @@ def test_at_most_so_many_objects_are_kept(disks, tiny_parent):
     assert (job.objects, job.held_out_objects) == (5, 3)
 
 
-def test_packed_from_windows_an_object_is_as_from_its_plane(disks, tiny_parent):
+def test_canvases_show_as_much_around_an_object_as_crops_of_the_parent_do(source, tiny_parent):
+    network = load_model(tiny_parent).model
+    network.config = replace(network.config, crop=replace(network.config.crop, min_margin=30))
+    save_model(tiny_parent, network, {})
+    job = prepare(source, replace(SHORT, replay=0.25), parent=tiny_parent)
+    pack, _ = read_pack(job.folder / "pack.safetensors")
+    assert (pack.group == 1).any()
+    assert (pack.hull.amin(dim=(1, 2)) / pack.zoom).min() > 29
+
+
+@pytest.mark.parametrize("reach", [8, 30])
+def test_packed_from_windows_an_object_is_as_from_its_plane(disks, tiny_parent, reach):
     from napari_delse.train.crops import pack_objects
 
     image, labels = disks(2)
@@ -95,8 +106,8 @@ def test_packed_from_windows_an_object_is_as_from_its_plane(disks, tiny_parent):
     found = survey(source)
     keys = (*found.split.training, *found.split.held_out)
     everything = replace(found, split=Split(training=tuple(sorted(keys)), held_out=()))
-    pack = training_pack(source, everything, SHORT, 64)
-    whole = list(pack_objects(split_planes("image", image, labels), 0, 64))
+    pack = training_pack(source, everything, SHORT, 64, reach=reach)
+    whole = list(pack_objects(split_planes("image", image, labels), 0, 64, reach=reach))
     assert torch.equal(pack.zoom, torch.cat([p.zoom for p in whole]))
     assert torch.allclose(pack.hull, torch.cat([p.hull for p in whole]))
     # Neighbours are the same background as without labels.

@@ -17,10 +17,8 @@ from napari_delse.finetuning.labelled_sources import Source
 from napari_delse.finetuning.survey import MIN_AREA, ObjectKey, PlaneFacts, Survey
 from napari_delse.geometry import CropConfig, Point
 from napari_delse.synthetic.images import synthetic_set
-from napari_delse.train.crops import ObjectPack, join_packs, pack_objects
+from napari_delse.train.crops import CONTEXT, REACH, ObjectPack, join_packs, pack_objects
 
-_CONTEXT = 0.6  # share of the box around an object on its canvas, as `pack_objects` takes it
-_REACH = 8.0  # pixels around it at least
 SYNTHETIC = 192  # synthetic objects, about, of 24 images, for replay
 _SYNTHETIC_IMAGES = 24
 
@@ -58,6 +56,8 @@ def training_pack(
     config: FineTuneConfig,
     canvas: int,
     told: Callable[[int, int], None] | None = None,
+    *,
+    reach: float = REACH,
 ) -> ObjectPack:
     """The training objects (group 0) and synthetic ones (group 1) on canvases.
 
@@ -71,19 +71,21 @@ def training_pack(
         Side of a canvas.
     told : callable, optional
         Called with the number of objects read and of all.
+    reach : float
+        Plane pixels kept around each object at least: as many as the model's ``crop.min_margin``.
     """
     wanted = drawn(found.split.training, config.objects, config.seed)
 
     def own() -> Iterator[ObjectPack]:
         for number, (plane, label, box) in enumerate(_each(source, found, wanted)):
-            sample, said = _window(plane, label, box, canvas)
+            sample, said = _window(plane, label, box, canvas, reach)
             known = {} if said is None else {(sample.name, sample.plane, label): said}
-            yield from pack_objects([sample], 0, canvas, min_area=1, reach=_REACH, recorded=known)
+            yield from pack_objects([sample], 0, canvas, min_area=1, reach=reach, recorded=known)
             if told is not None:
                 told(number + 1, len(wanted))
 
     pack = _gathered(own(), len(wanted))
-    return join_packs([pack, *_synthetic(config, canvas)]) if config.replay else pack
+    return join_packs([pack, *_synthetic(config, canvas, reach)]) if config.replay else pack
 
 
 def _gathered(packs: Iterable[ObjectPack], count: int) -> ObjectPack:
@@ -100,17 +102,19 @@ def _gathered(packs: Iterable[ObjectPack], count: int) -> ObjectPack:
     return join_packs([]) if whole is None else whole
 
 
-def _synthetic(config: FineTuneConfig, canvas: int) -> Iterable[ObjectPack]:
+def _synthetic(config: FineTuneConfig, canvas: int, reach: float) -> Iterable[ObjectPack]:
     samples = (
         Sample(f"synthetic-{i}", 0, Plane.of(image), labels.astype(np.uint16))
         for i, (image, labels) in enumerate(synthetic_set(_SYNTHETIC_IMAGES, config.seed))
     )
-    return pack_objects(samples, 1, canvas, limit=SYNTHETIC, seed=config.seed)
+    return pack_objects(samples, 1, canvas, limit=SYNTHETIC, seed=config.seed, reach=reach)
 
 
-def _window(plane: LabelledPlane, label: int, box: Box, canvas: int) -> tuple[Sample, ObjectPrompt | None]:
+def _window(
+    plane: LabelledPlane, label: int, box: Box, canvas: int, reach: float
+) -> tuple[Sample, ObjectPrompt | None]:
     """The part of a plane that an object's canvas shows, with this object alone, and what was clicked there."""
-    config = CropConfig(size=canvas, margin=_CONTEXT, min_margin=_REACH, squareness=1)
+    config = CropConfig(size=canvas, margin=CONTEXT, min_margin=reach, squareness=1)
     y0, x0, y1, x1 = around(plane, box, config, slack=0.02)
     pixels = plane.image.window(y0, x0, y1, x1)
     image = Plane(pixels, axes=(1, 2), channel_axis=0, rgb=plane.image.rgb)

@@ -27,7 +27,7 @@ from napari_delse.model import ModelConfig, click_map
 from napari_delse.train.crop_records import box_of, records, turned, with_recorded
 
 _HULL = 64  # hull vertices kept per object
-_CONTEXT = 0.6  # of the box's sides, on a canvas around it
+CONTEXT = 0.6  # of the box's sides, on a canvas around it
 REACH = 8.0  # plane pixels on a canvas around it at least, where the model asks for no more
 
 
@@ -106,7 +106,7 @@ class CropBatch(NamedTuple):
 
 
 def pack_object(
-    sample: Sample, label: int, canvas: int, context: float = _CONTEXT, reach: float = REACH
+    sample: Sample, label: int, canvas: int, context: float = CONTEXT, reach: float = REACH
 ) -> tuple[npt.NDArray[np.uint8], ...]:
     """One object's canvas (5, S, S), hull (64, 2) and zoom.
 
@@ -215,10 +215,10 @@ def pack_objects(
     for sample, ids in found:
         chosen = [i for i in ids if rng.random() < keep]
         if chosen:
-            parts = [pack_object(sample, i, canvas, _CONTEXT, reach) for i in chosen]
+            parts = [pack_object(sample, i, canvas, CONTEXT, reach) for i in chosen]
             pixels, hulls, zooms = (torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True))
             known = [(recorded or {}).get((sample.name, sample.plane, i)) for i in chosen]
-            crops = [_canvas_crop(_box(sample.labels == i), canvas, _CONTEXT, reach) for i in chosen]
+            crops = [_canvas_crop(_box(sample.labels == i), canvas, CONTEXT, reach) for i in chosen]
             yield ObjectPack(
                 pixels,
                 hulls,
