@@ -245,6 +245,14 @@ def test_with_out_the_model_goes_there(source, tiny_parent, tmp_path, all_better
     assert "mine" not in available_models()
 
 
+@pytest.mark.parametrize("steps", [4, 1])
+def test_a_gain_that_is_the_best_of_several_checkpoints_is_told_as_such(source, tiny_parent, all_better, steps):
+    *_, last = run(prepare(source, replace(SHORT, steps=steps), parent=tiny_parent))
+    told = "It is the best of 4 checkpoints on these very objects, so expect somewhat less on new ones."
+    assert (told in last.outcome.sentences) == (steps == 4)
+    assert last.outcome.checkpoints == steps
+
+
 @pytest.mark.parametrize(
     ("last", "steps", "objects", "why"),
     [

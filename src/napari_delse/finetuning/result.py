@@ -53,6 +53,8 @@ class Outcome:
         What was done.
     parent, job : str
         Name of the parent and folder of the job.
+    checkpoints : int
+        How many were scored; the best of them is kept.
     """
 
     improved: bool
@@ -68,6 +70,7 @@ class Outcome:
     batch_size: int
     parent: str
     job: str
+    checkpoints: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""
@@ -109,6 +112,7 @@ def conclude(
     best_step: int,
     seconds: float,
     batch_size: int,
+    checkpoints: int,
     device: torch.device,
 ) -> Outcome:
     """Keep a better model under a new name, write the outcome, and remove what is no longer needed."""
@@ -128,6 +132,7 @@ def conclude(
         batch_size,
         job.parent,
         str(job.folder),
+        checkpoints,
     )
     if improved and best is not None:
         card = _card(job, best, objects, outcome, best_step, device)
@@ -223,6 +228,11 @@ def _good(outcome: Outcome) -> list[str]:
     )
     boundary = f"Boundary F at 2 px went from {outcome.before.mean_f:.3f} to {outcome.after.mean_f:.3f}."
     said = [first, f"{spread} {boundary}"]
+    if outcome.checkpoints > 1:  # the choice and the gain rest on the same objects
+        said.append(
+            f"It is the best of {outcome.checkpoints} checkpoints on these very objects, so expect somewhat less on "
+            "new ones."
+        )
     if gain.low <= 0 or count < FEW:
         why = "The interval includes 0" if gain.low <= 0 else f"{count} held-out objects are few"
         said.append(f"{why}, so this may be luck: label some more objects and train again to be sure.")

@@ -274,6 +274,7 @@ class _State:
     best_step: int = 0
     stale: int = 0  # checkpoints since the best one
     checked: int = 0  # step of the last checkpoint that was scored
+    checkpoints: int = 0  # how many were
     step: int = 0
     seconds: float = 0.0
 
@@ -387,7 +388,7 @@ class _Training:
         began, state = time.monotonic(), self.state
         trained = load_model(self.folder / "fit")
         state.now, seen = evaluate(Predictor(trained, self.device), self.objects)
-        state.checked = step
+        state.checked, state.checkpoints = step, state.checkpoints + 1
         old = state.best_folder
         if better(state.best, state.now):
             state.best, state.best_step, state.stale = state.now, step, 0
@@ -453,6 +454,7 @@ class _Training:
             best_step=state.best_step,
             seconds=state.seconds,
             batch_size=state.batch_size,
+            checkpoints=state.checkpoints,
             device=self.device,
         )
 
