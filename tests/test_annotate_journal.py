@@ -368,6 +368,23 @@ def test_work_is_restored_after_a_crash_with_its_undo(open_widget, qtbot):
     assert not third.offer.isVisibleTo(third)
 
 
+def test_work_is_restored_after_its_labels_were_converted_to_a_wider_type(open_widget, qtbot):
+    first = open_widget()
+    first._session.note_label(65534)
+    annotate(qtbot, first, (10, 10))
+    first._labels.data = first._labels.data.astype(np.uint32)
+    annotate(qtbot, first, (40, 40))
+    expected = first._labels.data.copy()
+    assert expected.max() == 65536
+    crash(qtbot, first)
+    second = open_widget()
+    restore(qtbot, second)
+    assert second._labels.data.dtype == np.uint32
+    np.testing.assert_array_equal(second._labels.data, expected)
+    second.undo()
+    np.testing.assert_array_equal(second._labels.data == 65535, box(10, 10))
+
+
 def test_discarded_work_is_not_offered_again_but_kept(open_widget, qtbot):
     first = open_widget()
     annotate(qtbot, first, (10, 10))

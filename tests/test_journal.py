@@ -449,6 +449,65 @@ def test_replay_is_the_labels_bit_by_bit(image):
     assert found.labels.any()
 
 
+def converted(image, **options):
+    """An object in uint8 labels, which are full then, and one after they were made wider."""
+    session = AnnotationSession(ArrayLabels(np.zeros(SHAPE, np.uint8)), largest=254)
+    start(session, image, sync="never", blank=True, **options)
+    for x in (8, 24):
+        session.set_clicks(PlaneKey((1, 2), (0,)), ((2, x), (6, x - 4), (10, x), (6, x + 4)))
+        answer(session)
+        if x == 24:
+            with pytest.raises(ValueError, match="convert the labels layer to a wider type"):
+                session.commit()
+            session.store.data = session.store.data.astype(np.uint32)
+        session.commit()
+    return session
+
+
+def test_work_is_restored_after_the_labels_were_converted_to_a_wider_type(image):
+    session = converted(image)
+    path = session.recorder.path
+    assert np.dtype(read(path).header.dtype) == np.uint8
+    assert read(path).dtype == np.uint32
+    again = restore(path, ArrayLabels(np.zeros(SHAPE, np.uint32)), resume=False)
+    assert set(np.unique(again.store.data)) == {0, 255, 256}
+    assert state(again) == state(session)
+    while again.can_undo:
+        again.undo()
+    assert not again.store.data.any()
+    narrow = np.zeros(SHAPE, np.uint8)
+    with pytest.raises(ValueError, match="labels of type uint32, and uint8 does not hold all of these"):
+        restore(path, ArrayLabels(narrow), resume=False)
+    assert not narrow.any()
+
+
+@pytest.mark.parametrize("given", [None, np.uint32, np.int64])
+def test_replay_makes_labels_of_the_type_that_they_were_converted_to(image, given):
+    session = converted(image)
+    found = replay(session.recorder.path, None if given is None else np.zeros(SHAPE, given))
+    assert found.labels.dtype == (given or np.uint32)
+    np.testing.assert_array_equal(found.labels, session.store.data)
+
+
+@pytest.mark.parametrize("given", [np.uint8, np.uint16, np.int32])
+def test_replay_refuses_labels_that_do_not_hold_all(image, given):
+    path = converted(image).recorder.path
+    with pytest.raises(ValueError, match="convert the labels to uint32 first"):
+        replay(path, np.zeros(SHAPE, given))
+
+
+def test_a_label_beyond_the_type_of_the_labels_names_its_line(image, tmp_path):
+    path = converted(image).recorder.path
+    lines = path.read_bytes().splitlines()
+    text = json.loads(lines[-1])
+    text.pop("crc")
+    for edit in text["action"]["pixels"]:
+        edit["dtype"] = "|u1"
+    (damaged := tmp_path / "narrow.delse.jsonl").write_bytes(b"\n".join(lines[:-1]) + b"\n" + line_of(text))
+    with pytest.raises(ValueError, match=rf"line {len(lines)} cannot be done again"):
+        replay(damaged)
+
+
 def test_same_model_gives_the_same_labels(image):
     session = worked(image, 80, seed=12)
     found = replay(session.recorder.path, predictor=predict)

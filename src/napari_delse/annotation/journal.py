@@ -303,7 +303,7 @@ def repeat(contents: Contents, session: AnnotationSession, *, write: bool) -> No
             continue
         try:
             session.repeat(entry, write=write)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{contents.path}, line {number + 2} cannot be done again: {error}") from error
 
 
@@ -318,7 +318,7 @@ def restore(
         The journal.
     store : LabelStore
         Labels as they were at the beginning or at any time since (each pixel for itself): they are brought to the
-        end. Pixels that were painted otherwise since then are kept.
+        end. Pixels that were painted otherwise since then are kept. Of the type `Contents.dtype` or a wider one.
     write : bool
         Change the labels; else the store is taken to hold the end, such as the array of `replay`.
     resume : bool
@@ -337,11 +337,7 @@ def restore(
         journal._open(0)
     try:
         contents = read(path)  # under the lock
-        if tuple(store.shape) != contents.header.shape:
-            raise ValueError(
-                f"{path} belongs to labels of shape {contents.header.shape}, not {tuple(store.shape)}; "
-                "open the image that it was made with"
-            )
+        contents.check(tuple(store.shape), np.dtype(store.dtype))
         session = AnnotationSession(store, largest=contents.header.largest, policy=contents.header.policy)
         repeat(contents, session, write=write)
         if journal is not None:

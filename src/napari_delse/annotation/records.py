@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from napari_delse.annotation.actions import place_in, step_begin
+from napari_delse.annotation.edits import largest_value
 from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.data.images import ArrayLike
 
@@ -72,7 +74,7 @@ class Header:
     image : Identity
         The annotated image.
     shape, dtype : tuple of int, str
-        Of the labels.
+        Of the labels; they may have been converted to a wider type since, see `Contents.dtype`.
     blank : bool
         Whether the labels were all 0 at the beginning; then they are made anew from the journal alone.
     largest : int
@@ -141,6 +143,32 @@ class Contents:
     closed: bool
     torn: bool
     end: int
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The widest type that the labels had: a person may convert them while they are worked on."""
+        actions = (entry["action"] for entry in self.entries if entry["step"] == "do")
+        edits = (edit["dtype"] for action in actions for edit in action.get("pixels", ()))
+        return max(map(np.dtype, dict.fromkeys((self.header.dtype, *edits))), key=largest_value)
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Refuse labels that this was not written about, or that do not hold what was.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs, or the type is narrower than that of the labels.
+        """
+        if shape != self.header.shape:
+            raise ValueError(
+                f"{self.path} belongs to labels of shape {self.header.shape}, not {shape}; give those that it began "
+                "with, or open the image that it was made with"
+            )
+        if not np.can_cast(self.dtype, dtype):
+            raise ValueError(
+                f"{self.path} belongs to labels of type {self.dtype}, and {dtype} does not hold all of these; convert "
+                f"the labels to {self.dtype} first"
+            )
 
     def actual(self) -> Iterator[dict[str, Any]]:
         """The entries that took effect: without those whose labels could not be written."""

@@ -110,7 +110,8 @@ def replay(path: Path | str, labels: Any = None, predictor: Callable[[Draft], Pr
     path : path
         The journal.
     labels : array, optional
-        Labels at its beginning, if they were not all 0; they are changed.
+        Labels at its beginning, if they were not all 0; they are changed. If they were converted later, of the
+        wider type.
     predictor : callable, optional
         Gives a mask and a confidence for clicks and drags: predict all objects anew instead of taking their masks.
 
@@ -171,7 +172,7 @@ def rebuild(contents: Contents, labels: Any = None) -> AnnotationSession:
     Raises
     ------
     ValueError
-        If the labels were not all 0 at the beginning and are not given, or are of another shape or type.
+        If the labels were not all 0 at the beginning and are not given, or are of another shape or a narrower type.
     """
     header = contents.header
     if labels is None:
@@ -180,12 +181,8 @@ def rebuild(contents: Contents, labels: Any = None) -> AnnotationSession:
                 f"{contents.path} began with labels that were there already; give these too, so that they can be "
                 "added to"
             )
-        labels = np.zeros(header.shape, np.dtype(header.dtype))
-    if tuple(labels.shape) != header.shape or np.dtype(labels.dtype) != np.dtype(header.dtype):
-        raise ValueError(
-            f"{contents.path} belongs to labels of shape {header.shape} and type {np.dtype(header.dtype)}, got "
-            f"{tuple(labels.shape)} and {labels.dtype}; give the labels that it began with"
-        )
+        labels = np.zeros(header.shape, contents.dtype)
+    contents.check(tuple(labels.shape), np.dtype(labels.dtype))
     session = AnnotationSession(ArrayLabels(labels), largest=header.largest, policy=header.policy)
     repeat(contents, session, write=True)
     return session

@@ -12,6 +12,8 @@ import typer
 from napari_delse.commands.common import Device, Json, channels_of, check_json, report
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from napari_delse.annotation.actions import LabelledObject
     from napari_delse.annotation.records import Contents
     from napari_delse.annotation.replay import Replay
@@ -95,7 +97,7 @@ def replay(
 
             predictor = Predictor.load(model, device)
             predict = on_image(predictor, opened, header.shape, channels_of(channels))
-        began = None if labels is None else _labels_of_type(labels, header.dtype)
+        began = None if labels is None else _labels_of_type(labels, contents.dtype)
         found = make_anew(journal, began, predict)
         like, array = labels_like(found.labels, opened), found.labels
         planes = array.reshape(-1, *array.shape[-2:])
@@ -182,7 +184,7 @@ def _image_of_journal(path: Path | None, axes: str | None, *, needed: bool) -> I
         yield opened
 
 
-def _labels_of_type(path: Path, dtype: str) -> Any:
+def _labels_of_type(path: Path, dtype: np.dtype[Any]) -> Any:
     """A label file in another type, if its labels fit."""
     from napari_delse.data.files import open_image
 

@@ -195,7 +195,7 @@ class Offer:
     path : Path
         Its journal.
     header : Header
-        What it belongs to.
+        What it belongs to, with the type that the labels had at its end.
     objects : int
         How many there are at its end.
     planes : int
@@ -230,7 +230,8 @@ def _offers(image: Callable[[], Identity], shape: tuple[int, ...]) -> list[Offer
             except (OSError, ValueError, KeyError, IndexError):
                 continue
             if objects or planes:
-                found.append(Offer(one.path, one.header, objects, planes, one.modified))
+                header = replace(one.header, dtype=contents.dtype.str)
+                found.append(Offer(one.path, header, objects, planes, one.modified))
     return found
 
 

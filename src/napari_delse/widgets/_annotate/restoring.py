@@ -59,7 +59,7 @@ class Restorer:
             If it began with labels that are not there, or the memory does not suffice for new ones.
         """
         sessions, mine = self._desk.sessions, self._desk.labels
-        found = [x for x in self._desk.matching_labels() if np.dtype(x.data.dtype) == np.dtype(header.dtype)]
+        found = [x for x in self._desk.matching_labels() if np.can_cast(header.dtype, x.data.dtype)]
         free = [x for x in found if x not in sessions or not sessions[x].can_undo]
         if not header.blank:
             filled = [x for x in free if not x.metadata.get(MINE) or mine is not x]
@@ -68,8 +68,8 @@ class Restorer:
             if len(filled) == 1:
                 return filled[0]
             raise ValueError(
-                "this work began with labels that were there already; open them, choose them as the labels, "
-                "and restore it then"
+                "this work began with labels that were there already; open them as "
+                f"{np.dtype(header.dtype)}, choose them as the labels, and restore it then"
             )
         if mine is not None and mine in free and mine.metadata.get(MINE) and sessions[mine].next_label == 1:
             return mine
