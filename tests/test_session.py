@@ -119,6 +119,32 @@ def test_a_foreseen_drag_needs_no_request_of_its_own(session, is_early):
     assert session.preview is answered
 
 
+def foresee(session, count):
+    """A long pull, which rests at many places; the drag to the last of them."""
+    for step in range(1, count + 1):
+        drag = Correction((10.0, 6.0), (10.0 + step / 8, 6.0))
+        request = session.foresee(drag)
+        assert session.receive(request, predict(request.draft, (16, 16)))
+    return drag
+
+
+def test_a_long_pull_keeps_the_preview_that_it_began_with(session):
+    outline(session)
+    preview = session.preview
+    drag = foresee(session, 40)
+    assert session.preview is preview
+    made = session.foreseen(drag)
+    session.add_correction(drag)
+    assert session.preview is made
+    foresee(session, 40)
+    assert session.preview is made
+    session.undo()
+    assert session.preview is preview
+    assert session.request() is None
+    session.redo()
+    assert session.preview is made
+
+
 def test_a_drag_that_was_foreseen_elsewhere_is_not_wanted_any_more(session):
     outline(session)
     late = session.foresee(Correction((10.0, 6.0), (13.0, 6.0)))

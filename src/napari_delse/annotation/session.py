@@ -32,6 +32,7 @@ from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 
 _KEPT_PREDICTIONS = 16  # so that undoing a click or a drag needs no network
+_KEPT_FORESEEN = 4  # a hand that pulls may rest again and again, and lets go where it rested last
 
 
 class Preview(Protocol):
@@ -81,6 +82,7 @@ class AnnotationSession(History):
     ) -> None:
         super().__init__(store, largest, policy or LabelPolicy(protect=protect))
         self._predictions: OrderedDict[Draft, Preview] = OrderedDict()
+        self._foreseen: OrderedDict[Draft, Preview] = OrderedDict()  # of drafts that never were the present one
         self._evolution: EvolutionSettings | None = None  # of objects begun from now on
         self._asked = 0
         self._waiting: Request | None = None
@@ -223,6 +225,8 @@ class AnnotationSession(History):
         super()._exchange(gone, come, draft)
         if draft.plane is not None and draft.label is None:
             self._evolution = draft.evolution
+        if (made := self._foreseen.pop(draft.unlabelled, None)) is not None:
+            _keep(self._predictions, draft, made, _KEPT_PREDICTIONS)
         asked = (self._waiting, self._ahead)
         self._waiting = next((one for one in asked if one is not None and one.draft == draft), None)
         self._ahead = None
@@ -260,7 +264,8 @@ class AnnotationSession(History):
 
     def foreseen(self, correction: Correction) -> Preview | None:
         """What the preview would be with one more drag, if that is known."""
-        return self._predictions.get(self._with(correction).unlabelled)
+        key = self._with(correction).unlabelled
+        return self._foreseen.get(key) or self._predictions.get(key)
 
     def _with(self, correction: Correction) -> Draft:
         return replace(self._draft, corrections=(*self._draft.corrections, correction))
@@ -273,10 +278,11 @@ class AnnotationSession(History):
         """Take an answer; False if it came too late and was dropped."""
         if not self.is_wanted(request):
             return False
+        if request is self._ahead:
+            _keep(self._foreseen, request.draft, prediction, _KEPT_FORESEEN)
+        else:
+            _keep(self._predictions, request.draft, prediction, _KEPT_PREDICTIONS)
         self._let_go(request)
-        self._predictions[request.draft.unlabelled] = prediction
-        while len(self._predictions) > _KEPT_PREDICTIONS:
-            self._predictions.popitem(last=False)
         return True
 
     def fail(self, request: Request) -> bool:
@@ -301,6 +307,7 @@ class AnnotationSession(History):
     def forget_predictions(self) -> None:
         """After a change of model, image or device: predict anew what is shown next."""
         self._predictions.clear()
+        self._foreseen.clear()
         self._waiting = self._ahead = None
 
     # ---- objects
@@ -431,3 +438,11 @@ class AnnotationSession(History):
         changed = [made for made in chosen if made.class_name != class_name]
         if changed:
             self._do(plan_classify(self._draft, changed, class_name))
+
+
+def _keep(predictions: OrderedDict[Draft, Preview], draft: Draft, made: Preview, count: int) -> None:
+    """Keep one more prediction, and no more than a number of them: the oldest go."""
+    predictions[draft.unlabelled] = made
+    predictions.move_to_end(draft.unlabelled)
+    while len(predictions) > count:
+        predictions.popitem(last=False)
