@@ -1,15 +1,24 @@
 """What a run over many planes writes: one step of undo, in the journal part by part."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from napari_delse.annotation.edits import ArrayLabels, PixelEdit, PlaneKey
+from napari_delse.annotation.carrying import edits_of
+from napari_delse.annotation.edits import ArrayLabels, PixelEdit, PlaneKey, touched
 from napari_delse.annotation.journal import Identity, object_count, read, restore, so_far, start
 from napari_delse.annotation.records import carried_count
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.geometry import ObjectMask
 
 AXES = (1, 2)
+
+
+@dataclass(frozen=True)
+class Answer:
+    mask: ObjectMask
+    confidence: float = 1.0
 
 
 @pytest.fixture
@@ -76,6 +85,56 @@ def test_a_run_is_one_step_whatever_is_done_meanwhile(session):
     assert not session.can_redo
 
 
+def test_a_run_leaves_alone_what_was_changed_since_it_began(session):
+    """An object that it went around is deleted while it runs: undo still gives all of it back."""
+    store = session.store
+    session.set_box(PlaneKey((0, 2), (6,)), [(0, 4), (5, 11)])
+    session.receive(session.request(), Answer(ObjectMask(np.ones((6, 8), bool), (0, 4))))
+    session.commit()  # across the planes of the run
+    start = store.data.copy()
+    for place in (0, 1):
+        session.carry("a", list(edits_of(store, PlaneKey(AXES, (place,)), np.full((20, 20), 3))))
+        if place == 0:
+            assert store.data[0, 6, 6] == 1
+            session.delete(1)
+    assert (store.data[0] == 3).sum() == (store.data[1] == 3).sum() == 400 - 8
+    session.undo()
+    assert (store.data == 1).sum() == 6 * 8
+    session.undo()
+    np.testing.assert_array_equal(store.data, start)
+    session.redo()
+    session.redo()
+    assert set(np.unique(store.data[1])) == {0, 3}
+    assert not (store.data == 1).any()
+
+
+def test_a_part_of_a_run_that_somebody_has_written_over_is_not_one(session):
+    carried(session, "a", 0)
+    painted(session, 1, value=7)
+    before = session.store.data[1].copy()
+    after = before.copy()
+    after[15:17, 15:17] = 3
+    session.carry("a", [PixelEdit.of_window(PlaneKey(AXES, (1,)), (0, 0), before, after)])
+    assert [action.kind for action in session.actions] == ["carry", "paint"]
+    np.testing.assert_array_equal(session.store.data[1], before)
+
+
+@pytest.mark.parametrize("plane", [PlaneKey((1, 2), (2,)), PlaneKey((2, 1), (2,)), PlaneKey((0, 2), (9,))])
+def test_pixels_of_an_edit_are_found_in_planes_along_and_across(plane):
+    labels, rng = np.zeros((6, 20, 22), np.uint8), np.random.default_rng(0)
+    edit = PixelEdit.plan(ArrayLabels(labels), plane, ObjectMask(rng.random((5, 9)) < 0.5, (1, 7)), 1)
+    edit.do(ArrayLabels(labels))
+    for axes, index in (((1, 2), (2,)), ((2, 1), (2,)), ((0, 1), (9,)), ((0, 2), (9,)), ((1, 2), (3,))):
+        other = PlaneKey(axes, index)
+        window = slice(2, 6), slice(4, 15)
+        expected = ArrayLabels(labels).read(other, *window) == 1
+        np.testing.assert_array_equal(touched([edit], other, *window), expected)
+    rest = edit.without(np.arange(9) % 2 == np.zeros((5, 1)))
+    assert rest.pixels.unpack().mask.sum() == edit.pixels.unpack().mask[:, 1::2].sum()
+    assert edit.without(np.ones((5, 9), bool)) is None
+    assert edit.without(np.zeros((5, 9), bool)) is edit
+
+
 def test_two_runs_are_two_steps(session):
     carried(session, "a", 0)
     carried(session, "b", 1)
@@ -133,7 +192,7 @@ def test_an_undone_run_counts_no_planes_and_a_late_journal_holds_it(session, tmp
 def test_a_deleted_object_goes_from_carried_planes_too(session):
     session.set_box(PlaneKey(AXES, (0,)), [(4, 4), (8, 8)])
     request = session.request()
-    session.receive(request, type("Answer", (), {"mask": ObjectMask(np.ones((5, 5), bool), (4, 4)), "confidence": 1})())
+    session.receive(request, Answer(ObjectMask(np.ones((5, 5), bool), (4, 4))))
     session.commit()
     carried(session, "a", 1, value=1)
     session.delete(1)

@@ -17,6 +17,8 @@ from napari_delse.annotation.actions import (
     PlaneKey,
     action_from_json,
     action_to_json,
+    place_in,
+    run_of,
 )
 from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.annotation.review import class_names, listing, most_uncertain, neighbour, object_prompts
@@ -936,6 +938,25 @@ class Annotating(RuleBasedStateMachine):
         self.session.note_painted(strokes)
         self.note()
 
+    @rule(data=st.data(), plane=planes, run=st.sampled_from("ab"), seed=st.integers(0, 9))
+    def carry(self, data, plane, run, seed):
+        """A part of a run; it stands before what was done since the last one, as if that had come later."""
+        before, actions, rng = self.labels.copy(), self.session.actions, np.random.default_rng(seed)
+        here = np.array(plane_of(before, plane))
+        values = data.draw(st.lists(st.sampled_from([0, 3, 7, *self.session.objects]), min_size=1, max_size=2))
+        after = np.where(rng.random(here.shape) < 0.3, rng.choice(values, here.shape), here).astype(np.uint8)
+        edit = PixelEdit.of_window(plane, (0, 0), here, after)
+        self.session.carry(run, [] if edit is None else [edit])
+        if len(self.session.actions) > len(actions):
+            place, changed, now = place_in(actions, run, run_of), self.labels != before, self.labels.copy()
+
+            def written(state):
+                labels = np.where(changed, now, np.frombuffer(state[0], np.uint8).reshape(SHAPE))
+                return labels.tobytes(), *state[1:]
+
+            self.states[place + 1 :] = map(written, self.states[place:])
+        self.note()
+
     @rule()
     def clear(self):
         before = self.labels.copy(), dict(self.session.objects)
@@ -1062,7 +1083,7 @@ class Annotating(RuleBasedStateMachine):
     @rule()
     def undo(self):
         if self.session.undo() is not None:
-            self.states.pop()
+            del self.states[len(self.session.actions) + 1 :]  # several if it was a run
             assert state_of(self.session) == self.states[-1]
 
     @rule(steps=st.integers(1, 5))
@@ -1106,7 +1127,7 @@ class Annotating(RuleBasedStateMachine):
         np.testing.assert_array_equal(self.labels, self.start)
         assert self.session.draft == Draft()
         assert not self.session.objects
-        for _ in actions:
+        while len(self.session.actions) < len(actions):  # a run is one step of several
             self.session.redo()
         assert state_of(self.session) == end
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -119,6 +119,12 @@ class PackedMask:
         """From a mask."""
         return cls(mask.origin, (mask.mask.shape[0], mask.mask.shape[1]), _pack(np.packbits(mask.mask)))
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the plane, as those of an `ObjectMask`."""
+        (y, x), (height, width) = self.origin, self.shape
+        return slice(y, y + height), slice(x, x + width)
+
     def unpack(self) -> ObjectMask:
         """The mask again."""
         bits = np.unpackbits(_unpack(self.bits, np.dtype(np.uint8)), count=self.shape[0] * self.shape[1])
@@ -188,6 +194,21 @@ class PixelEdit:
         """What it writes: one value, or one per pixel."""
         return self._values(self.after)
 
+    def without(self, where: BoolArray) -> PixelEdit | None:
+        """The edit of its other pixels, if there are some; of the shape of its mask."""
+        mask = self.pixels.unpack()
+        kept = ~where[mask.mask]
+        if kept.all():
+            return self
+        if not kept.any():
+            return None
+        after, before = (
+            packed if isinstance(packed, int) else _pack(_unpack(packed, np.dtype(self.dtype))[kept])
+            for packed in (self.after, self.before)
+        )
+        pixels = PackedMask.pack(ObjectMask(_chosen(mask.mask, kept), mask.origin))
+        return replace(self, pixels=pixels, after=after, before=before)
+
     def do(self, store: LabelStore) -> None:
         """Write the new values."""
         self._change(store, self.before, self.after)
@@ -242,6 +263,26 @@ def _chosen(mask: BoolArray, keep: BoolArray) -> BoolArray:
     result = mask.copy()
     result[mask] = keep
     return result
+
+
+def touched(edits: Iterable[PixelEdit], plane: PlaneKey, rows: slice, columns: slice) -> BoolArray:
+    """Pixels of a window of a plane that edits change, also those of planes that cross it."""
+    window = plane.key(rows, columns)
+    found = np.zeros([side.stop - side.start for side in window], dtype=bool)
+    for edit in edits:
+        box = edit.plane.key(*edit.pixels.slices)
+        both = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(window, box, strict=True)]
+        if all(start < stop for start, stop in both):
+            block = np.zeros([side.stop - side.start for side in box], dtype=bool)
+            edit.plane.flat(block)[...] = edit.pixels.unpack().mask
+            here, there = (
+                tuple(
+                    slice(start - side.start, stop - side.start) for (start, stop), side in zip(both, of, strict=True)
+                )
+                for of in (window, box)
+            )
+            found[here] |= block[there]
+    return plane.flat(found)
 
 
 def cut(mask: ObjectMask, rows: slice, columns: slice) -> BoolArray:

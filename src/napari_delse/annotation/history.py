@@ -23,7 +23,7 @@ from napari_delse.annotation.actions import (
     run_of,
     step_begin,
 )
-from napari_delse.annotation.edits import LabelStore, PixelEdit, PlaneKey
+from napari_delse.annotation.edits import LabelStore, PixelEdit, PlaneKey, touched
 from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.geometry import ObjectMask
 
@@ -137,7 +137,7 @@ class History:
         """Write a part of what a run over many planes found.
 
         All parts of a run are one step of undo, also where other things were done between them: the run comes before
-        these then.
+        these then, and leaves the pixels alone that they changed.
 
         Parameters
         ----------
@@ -146,6 +146,10 @@ class History:
         edits : sequence of PixelEdit
             What changes, such as from `PixelEdit.of_window`.
         """
+        later = [edit for action in self._done[place_in(self._done, run, run_of) :] for edit in action.pixels]
+        if later:  # else undoing these first would give pixels back that the run has taken since
+            rest = (edit.without(touched(later, edit.plane, *edit.pixels.slices)) for edit in edits)
+            edits = [edit for edit in rest if edit is not None]
         if edits:
             self.note_label(max(max(edit.labels) for edit in edits))
             self._do(Carry(self._draft, self._draft, tuple(edits), run=run))
