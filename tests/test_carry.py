@@ -1,10 +1,12 @@
 """What a run over many planes writes: one step of undo, in the journal part by part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from napari_delse.annotation import edits
+from napari_delse.annotation.actions import action_from_json, action_to_json
 from napari_delse.annotation.carrying import edits_of
 from napari_delse.annotation.edits import ArrayLabels, PixelEdit, PlaneKey, touched
 from napari_delse.annotation.journal import Identity, object_count, read, restore, so_far, start
@@ -187,6 +189,42 @@ def test_an_undone_run_counts_no_planes_and_a_late_journal_holds_it(session, tmp
     assert again.store.data[0].any()
     assert again.store.data[1].any()
     assert not again.store.data[2].any()
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_deleting_does_not_unpack_again_what_runs_wrote(session, is_restored, monkeypatch, tmp_path):
+    store = session.store
+    start(session, Identity("cells", (6, 20, 20), "<u2"), tmp_path, sync="never")
+    for place in range(6):
+        carried(session, "a", place)
+    session.set_box(PlaneKey(AXES, (0,)), [(14, 14), (16, 16)])
+    session.receive(session.request(), Answer(ObjectMask(np.ones((3, 3), bool), (14, 14))))
+    session.commit()
+    session.recorder.abandon()
+    if is_restored:
+        session = restore(session.recorder.path, ArrayLabels(np.zeros_like(store.data)), resume=False)
+    unpack = edits._unpack
+
+    def mask_only(text, dtype):
+        assert dtype == np.uint8, "labels were unpacked"
+        return unpack(text, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edits, "_unpack", mask_only)
+        session.recorder = None
+        session.delete(5)
+    assert set(np.unique(session.store.data)) == {0, 3, 4}
+
+
+def test_an_edit_that_was_asked_for_its_labels_is_still_the_same(session):
+    carried(session, "a", 2)
+    action = session.actions[0]
+    again = action_from_json(action_to_json(action))
+    assert "labels" in vars(action.pixels[0])
+    assert "labels" not in vars(again.pixels[0])
+    assert again == action
+    assert hash(again.pixels[0]) == hash(action.pixels[0])
+    assert replace(action.pixels[0], after=7).labels == {7}
 
 
 def test_a_deleted_object_goes_from_carried_planes_too(session):

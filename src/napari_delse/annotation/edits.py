@@ -6,6 +6,7 @@ import base64
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -182,9 +183,9 @@ class PixelEdit:
         uniform = bool((values == values[0]).all())
         return replace(edit, after=int(values[0]) if uniform else _pack(values))
 
-    @property
+    @cached_property
     def labels(self) -> frozenset[int]:
-        """The labels that it writes."""
+        """The labels that it writes; finding many takes milliseconds, and deleting an object asks every edit."""
         if isinstance(self.after, int):
             return frozenset([self.after])
         return frozenset(np.unique(_unpack(self.after, np.dtype(self.dtype))).tolist())

@@ -279,7 +279,10 @@ class History:
         """
         step = entry["step"]
         if step == "do":
-            self._apply(action_from_json(entry["action"]), write=write)
+            action = action_from_json(entry["action"])
+            for edit in action.pixels:
+                _ = edit.labels  # found out here, where a worker waits, and not when an object is deleted
+            self._apply(action, write=write)
             self._undone.clear()
         elif step in ("undo", "redo"):
             left = self._done if step == "undo" else self._undone
