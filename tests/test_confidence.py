@@ -101,6 +101,9 @@ def test_an_empty_mask_is_worth_nothing():
     calibration = fit(["area"], np.array([[0.0], [1.0]]), np.array([0.9, 0.8]))
     assert confidence(empty, calibration) == 0
     assert confidence(empty, None) == 0
+    outside = prediction(disk())
+    outside.mask = ObjectMask(np.zeros((0, 0), bool), (0, 0))  # what phi outlines lies beyond the plane
+    assert confidence(outside, None) == confidence(outside, calibration) == 0
     with pytest.raises(ValueError, match="empty mask has no features"):
         features_of(empty)
 

@@ -235,9 +235,11 @@ def features_of(prediction: Evolved) -> dict[str, float]:
 
 def confidence(prediction: Evolved, calibration: Calibration | None) -> float:
     """The score of one prediction: calibrated, else `expected_iou`; 0 for an empty mask."""
+    if prediction.mask.area == 0:
+        return 0.0
     if calibration is None:
         return expected_iou(prediction.states[-1], prediction.threshold, prediction.softness)
-    return calibration.score(features_of(prediction)) if prediction.mask.area else 0.0
+    return calibration.score(features_of(prediction))
 
 
 def fit(
