@@ -1,6 +1,7 @@
 """What a person relies on when an object is segmented: any plane, any clicks, only the crop."""
 
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,32 @@ def test_a_gpu_short_of_memory_gets_smaller_batches(model_folder, image, monkeyp
     assert max(s for s in sizes if s <= 2) == 2
     for a, b in zip(whole, halved, strict=True):
         np.testing.assert_allclose(a.states[-1], b.states[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, RuntimeError])
+def test_what_fills_a_gpu_is_let_go_before_anything_else_is_tried(model_folder, image, monkeypatch, error):
+    predictor = Predictor.load(model_folder, device="cpu")
+    run, filled = predictor._run, []
+
+    class Activations:
+        pass
+
+    def crowded(images, *rest):
+        assert not any(activations() for activations in filled)
+        if len(images) > 1 and predictor.device.type != "cpu":
+            activations = Activations()
+            filled.append(weakref.ref(activations))
+            raise error("out of memory")
+        predictor.device = torch.device("cpu")
+        return run(images, *rest)
+
+    monkeypatch.setattr(predictor, "_run", crowded)
+    predictor.device = torch.device("meta")  # any device that is not the CPU
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = list(predictor.segment_many(image, [ExtremePoints.from_clicks(CLICKS)] * 4, batch_size=4))
+    assert len(found) == 4
+    assert filled
 
 
 def test_wrong_input_is_told_in_one_sentence(predictor, model_folder, image):

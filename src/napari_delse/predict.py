@@ -352,14 +352,15 @@ class Predictor:
         except RuntimeError as error:
             if self.device.type == "cpu":
                 raise
-            if isinstance(error, torch.cuda.OutOfMemoryError) and len(images) > 1:
-                half = len(images) // 2
-                first = self._infer(images[:half], clicks[:half], drags[:half], evolution)
-                second = self._infer(images[half:], clicks[half:], drags[half:], evolution)
-                fields = LevelSetFields(*(torch.cat(pair) for pair in zip(first[0], second[0], strict=True)))
-                return fields, [torch.cat(pair) for pair in zip(first[1], second[1], strict=True)]
-            self._fall_back(error)
-            return self._run(images, clicks, drags, evolution)
+            failed = error.with_traceback(None)  # which would keep what fills the memory
+        if isinstance(failed, torch.cuda.OutOfMemoryError) and len(images) > 1:
+            half = len(images) // 2
+            first = self._infer(images[:half], clicks[:half], drags[:half], evolution)
+            second = self._infer(images[half:], clicks[half:], drags[half:], evolution)
+            fields = LevelSetFields(*(torch.cat(pair) for pair in zip(first[0], second[0], strict=True)))
+            return fields, [torch.cat(pair) for pair in zip(first[1], second[1], strict=True)]
+        self._fall_back(failed)
+        return self._run(images, clicks, drags, evolution)
 
     @torch.inference_mode()
     def _run(
