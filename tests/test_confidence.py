@@ -216,6 +216,9 @@ def test_agreement_is_the_mean_overlap_with_masks_of_moved_clicks():
                 y0, x0, y1, x1 = (round(v) for v in prompt.box)
                 yield SimpleNamespace(mask=ObjectMask(np.ones((y1 - y0 + 1, x1 - x0 + 1), bool), (y0, x0)))
 
+        def evolve_like(self, prediction, other):
+            return prediction
+
     whole = ObjectMask(np.ones((61, 61), bool), (18, 18))
     one = SimpleNamespace(mask=whole, prompt=CLICKS, corrections=())
     assert agreement(Boxes(), None, one, 6, jitter=0) == 1

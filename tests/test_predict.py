@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from napari_delse._giving_up import GivenUpError, only_while
 from napari_delse.checkpoint import save_model
+from napari_delse.confidence import agreement
 from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
 from napari_delse.levelset import EvolutionConfig
@@ -144,6 +145,26 @@ def test_a_correction_edits_the_motion_and_keeps_the_first_prediction(predictor,
     assert np.abs(second.motion - first.motion).max() > 1e-4
     assert [len(p.corrections) for p in (first, second, third)] == [0, 1, 2]
     assert third.prompt == first.prompt
+
+
+def test_a_correction_keeps_how_its_prediction_evolved(predictor, image):
+    first = predictor.segment(image, ExtremePoints.from_clicks(CLICKS))
+    chosen = EvolutionConfig(steps=2), 0.5
+    turned = predictor.evolve(first, *chosen)
+    drag = Correction((20, 41), (14, 41))
+    corrected = predictor.correct(image, turned, drag)
+    assert (corrected.config.evolution, corrected.threshold) == chosen
+    expected = predictor.evolve(predictor.correct(image, first, drag), *chosen)
+    np.testing.assert_array_equal(corrected.states[-1], expected.states[-1])
+    np.testing.assert_array_equal(corrected.mask.mask, expected.mask.mask)
+    assert predictor.correct(image, first, drag).config == predictor.config
+
+
+def test_moved_clicks_are_judged_with_the_evolution_and_the_threshold_of_the_mask(predictor, image):
+    plain = predictor.segment(image, ExtremePoints.from_clicks(CLICKS))
+    turned = predictor.evolve(plain, EvolutionConfig(steps=2), 0.5)
+    assert turned.mask.area < 0.9 * plain.mask.area
+    assert agreement(predictor, image, turned, 2, jitter=0) > 0.99
 
 
 def test_a_drag_far_out_of_the_crop_widens_it(predictor, image):

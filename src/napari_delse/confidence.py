@@ -82,6 +82,7 @@ class Resegmenter(Protocol):
     def segment_many(
         self, image: Any, prompts: Sequence[ExtremePoints], corrections: Sequence[Sequence[Correction]] = (), /
     ) -> Any: ...
+    def evolve_like(self, prediction: Any, other: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ def agreement(
     image : array-like or Plane
         What was segmented.
     prediction : Evolved
-        The mask to judge, with its prompt and drags.
+        The mask to judge, with its prompt and drags; the others are evolved as it was.
     count : int
         How many times the clicks are moved.
     jitter : float
@@ -317,7 +318,8 @@ def agreement(
     """
     rng = np.random.default_rng(seed)
     prompts = [jittered(prediction.prompt, jitter, rng) for _ in range(count)]
-    others: list[HasMask] = list(predictor.segment_many(image, prompts, [prediction.corrections] * count))
+    moved = predictor.segment_many(image, prompts, [prediction.corrections] * count)
+    others: list[HasMask] = [predictor.evolve_like(other, prediction) for other in moved]
     return float(np.mean([_mask_iou(other.mask, prediction.mask) for other in others]))
 
 

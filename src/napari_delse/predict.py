@@ -197,8 +197,9 @@ class Predictor:
         return self._segment_batch([(image, prompt, corrections)], evolution)[0]
 
     def correct(self, image: Plane | ArrayLike, prediction: Prediction, *corrections: Correction) -> Prediction:
-        """Segment again with further drags; `prediction` stays as it is."""
-        return self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
+        """Segment again with further drags, evolved as `prediction` was, which stays as it is."""
+        found = self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
+        return self.evolve_like(found, prediction)
 
     def segment_many(
         self,
@@ -288,6 +289,11 @@ class Predictor:
         mask = mask_from_phi(arrays[-1], prediction.crop, prediction.plane_shape, threshold)
         config = replace(self.config, evolution=evolution, threshold=threshold)
         return replace(prediction, states=arrays, mask=mask, config=config)
+
+    def evolve_like(self, prediction: Prediction, other: Prediction) -> Prediction:
+        """A prediction with the evolution and the threshold of another one."""
+        own, wanted = ((one.config.evolution, one.config.threshold) for one in (prediction, other))
+        return prediction if own == wanted else self.evolve(prediction, *wanted)
 
     def _crop(self, prompt: ExtremePoints, corrections: Sequence[Correction]) -> Crop:
         crop = Crop.around(prompt.box, self.config.crop)
