@@ -422,6 +422,45 @@ def test_a_failed_export_leaves_the_old_file_and_nothing_else(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def growing(labels, value):
+    """What adds an object to labels between the first and the second look at them."""
+
+    def on_plane(done, total):
+        if done == total // 2:
+            labels[..., -1, -1] = value
+
+    return on_plane
+
+
+@pytest.mark.parametrize("value", [256, -1])
+@pytest.mark.parametrize("name", ["cells.tif", "cells.ome.tif", "cells.ome.zarr"])
+def test_labels_that_outgrow_their_type_while_they_are_written_are_refused(tmp_path, name, value):
+    labels = stack().astype(np.int32)
+    with pytest.raises(ValueError, match="the labels changed while they were written; export again"):
+        export_labels(labels, tmp_path / name, on_plane=growing(labels, value))
+    assert not list(tmp_path.iterdir())
+    labels[labels < 0] = 0
+    assert export_labels(labels, tmp_path / name, on_plane=growing(labels, 9)).exists()
+
+
+def test_objects_that_come_while_coco_is_written_get_a_category(tmp_path):
+    labels = np.array([[1, 1, 0], [0, 0, 0]], np.uint8)
+    path = export_labels(labels, tmp_path / "cells.json", classes={1: "b", 8: "a"}, on_plane=growing(labels, 7))
+    np.testing.assert_array_equal(from_coco(path, labels.shape), labels)
+    names = {one["id"]: one["name"] for one in json.loads(path.read_text())["categories"]}
+    assert names == {1: "b", 2: "object"}
+    labels[-1, -1] = 0
+    path = export_labels(labels, tmp_path / "cells.json", classes={1: "b", 8: "a"}, on_plane=growing(labels, 8))
+    assert [one["name"] for one in json.loads(path.read_text())["categories"]] == ["b", "a"]
+
+
+def test_a_single_roi_that_is_not_alone_any_more_is_refused(tmp_path):
+    labels = np.array([[1, 1, 0], [0, 0, 0]], np.uint8)
+    with pytest.raises(ValueError, match="export again"):
+        export_labels(labels, tmp_path / "cell.roi", on_plane=growing(labels, 2))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_without_objects(tmp_path, name):
     assert export_labels(np.zeros((5, 6), np.int32), tmp_path / name).exists()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_delse.export.source import TIMES, IntArray, LabelImage
+from napari_delse.export.source import TIMES, IntArray, LabelImage, stored
 
 _IMAGEJ_BYTES = 2**31  # ImageJ's own TIFFs end here
 _CHUNK = 1024
@@ -65,7 +65,7 @@ def write_tiff(
     Raises
     ------
     ValueError
-        If OME-TIFF cannot name the axes.
+        If OME-TIFF cannot name the axes, or the labels have outgrown the type since it was chosen.
     """
     import tifffile
 
@@ -86,7 +86,7 @@ def write_tiff(
         if image.scale:
             resolution = 1 / image.size("X"), 1 / image.size("Y", image.units.get("X"))
             tags |= {"resolution": resolution, "resolutionunit": 1}
-    planes = (np.ascontiguousarray(plane, dtype=dtype) for _, plane in image.planes())
+    planes = (stored(plane, dtype) for _, plane in image.planes())
     with tifffile.TiffWriter(path, bigtiff=size > _IMAGEJ_BYTES, ome=ome) as writer:
         writer.write(
             planes,
@@ -199,7 +199,7 @@ def write_zarr(
     ImportError
         If zarr is missing.
     ValueError
-        If OME-Zarr cannot name the axes.
+        If OME-Zarr cannot name the axes, or the labels have outgrown the type since it was chosen.
     """
     try:
         import zarr
@@ -229,11 +229,11 @@ def write_zarr(
     for index, (top, left), tile in image.tiles():
         if not tile.any():
             continue
-        at = tuple(index[i] for i in order)
+        at, whole = tuple(index[i] for i in order), stored(tile, dtype)
         for level, array in enumerate(arrays):
             step = 2**level
             (y, skipped_y), (x, skipped_x) = ((-(-start // step), -start % step) for start in (top, left))
-            coarse = tile[skipped_y::step, skipped_x::step].astype(dtype)
+            coarse = whole[skipped_y::step, skipped_x::step]
             array[(*at, slice(y, y + coarse.shape[0]), slice(x, x + coarse.shape[1]))] = coarse
     multiscale = _multiscale(image, axes, levels) | {"name": name}
     label = _image_label(labels, classes) | ({"source": {"image": "../../"}} if inside else {})

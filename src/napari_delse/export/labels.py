@@ -104,7 +104,7 @@ def export_labels(
     Raises
     ------
     ValueError
-        If the labels cannot be written so; the message names value, rule and remedy.
+        If the labels cannot be written so, or change while they are; the message names value, rule and remedy.
     ImportError
         If a library of the extra ``export`` is missing.
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from napari_delse.export import outlines
 from napari_delse.export.images import colour
-from napari_delse.export.source import LabelImage, objects_in
+from napari_delse.export.source import CHANGED, LabelImage, objects_in
 from napari_delse.geometry import ObjectMask
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def write_coco(
     )
     annotations = (
         {"id": i, "image_id": places[one.index], "label": one.label}
-        | {"category_id": numbers[classes.get(one.label, _UNNAMED)]}
+        | {"category_id": numbers.setdefault(classes.get(one.label, _UNNAMED), len(numbers) + 1)}
         | {"segmentation": _segmentation(one, image.plane_shape), "iscrowd": 0}
         | {"area": one.mask.area, "bbox": [*one.mask.origin[::-1], *one.mask.mask.shape[::-1]]}
         for i, one in enumerate(outlined(image, contours), 1)
@@ -131,10 +131,10 @@ def write_coco(
     with path.open("w", encoding="utf-8") as file:
         file.write('{"info": {"description": "labels exported by napari-delse"},\n"licenses": [],\n"images": ')
         _write_list(file, pictures)
-        file.write(',\n"categories": ')
-        _write_list(file, ({"id": i, "name": name, "supercategory": ""} for name, i in numbers.items()))
         file.write(',\n"annotations": ')
         _write_list(file, annotations)
+        file.write(',\n"categories": ')  # the last, as labels may have come since they were looked at
+        _write_list(file, ({"id": i, "name": name, "supercategory": ""} for name, i in numbers.items()))
         file.write("\n}\n")
 
 
@@ -223,7 +223,7 @@ def write_imagej(
     ImportError
         If roifile is missing.
     ValueError
-        If ImageJ does not know the axes.
+        If ImageJ does not know the axes, or a single ROI is not the only one any more.
     """
     try:
         import roifile  # noqa: F401
@@ -233,8 +233,10 @@ def write_imagej(
     numbers = _categories(list(classes), classes)
     rois = (_roi(one, image, classes.get(one.label, ""), numbers) for one in outlined(image, contours))
     if single:
-        for roi in rois:
-            path.write_bytes(roi.tobytes())
+        found = list(rois)
+        if len(found) != 1:
+            raise ValueError(CHANGED)
+        path.write_bytes(found[0].tobytes())
         return
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for roi in rois:

@@ -318,6 +318,22 @@ def labels_in(plane: npt.NDArray[Any]) -> IntArray:
     return np.flatnonzero(seen).astype(np.int64)
 
 
+CHANGED = "the labels changed while they were written; export again"
+
+
+def stored(labels: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Labels in the type that a first look at all of them has chosen.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit by now.
+    """
+    if not np.can_cast(labels.dtype, dtype) and (labels.min() < 0 or labels.max() > np.iinfo(dtype).max):
+        raise ValueError(CHANGED)
+    return np.ascontiguousarray(labels, dtype=dtype)
+
+
 def objects_in(plane: npt.NDArray[Any]) -> Iterator[tuple[int, ObjectMask]]:
     """The labels of a plane in rising order, each with its pixels."""
     from scipy.ndimage import find_objects
