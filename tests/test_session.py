@@ -21,7 +21,7 @@ from napari_delse.annotation.actions import (
     run_of,
 )
 from napari_delse.annotation.policy import LabelPolicy
-from napari_delse.annotation.review import class_names, listing, most_uncertain, neighbour, object_prompts
+from napari_delse.annotation.review import class_names, most_uncertain, object_prompts, row_of
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.data.prompts import read_prompts, write_prompts
 from napari_delse.evolution import EvolutionSettings
@@ -707,9 +707,9 @@ def reviewed():
     return session
 
 
-def test_review_list_and_the_ways_through_it():
+def test_lines_of_a_review_list_and_the_most_uncertain_of_them():
     session = reviewed()
-    rows = listing(session.objects)
+    rows = [row_of(session.objects[label]) for label in (1, 2, 3)]
     assert [(row.label, row.plane.index, row.confidence) for row in rows] == [
         (1, (1,), 0.9),
         (2, (0,), 0.4),
@@ -717,12 +717,9 @@ def test_review_list_and_the_ways_through_it():
     ]
     assert all((row.planes, row.prompts) == (1, 4) for row in rows)
     assert [row.area for row in rows] == [session.objects[n].area for n in (1, 2, 3)]
-    assert [row.label for row in listing(session.objects, "place")] == [2, 3, 1]
-    assert [neighbour(session.objects, n, 1) for n in (None, 1, 3, 9)] == [1, 2, 1, 1]
-    assert [neighbour(session.objects, n, -1, "confidence") for n in (None, 2)] == [1, 1]
-    assert [most_uncertain(listing(session.objects), seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
+    assert [most_uncertain(rows, seen) for seen in ((), {2}, {1, 2, 3})] == [2, 3, None]
+    assert most_uncertain([]) is None
     assert class_names(session.objects) == {2: "nucleus"}
-    assert neighbour({}, 1) is most_uncertain([]) is None
 
 
 def test_prompts_of_all_objects_survive_a_table(tmp_path):

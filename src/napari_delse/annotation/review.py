@@ -1,11 +1,11 @@
-"""Looking over the objects of a session: a list, the next one, the most uncertain one, and their prompts."""
+"""Looking over the objects of a session: lines of a list, the most uncertain one, the next unnamed one, prompts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from napari_delse.data.prompts import ObjectPrompt
 from napari_delse.geometry import Correction
 
 Objects = Mapping[int, LabelledObject]
-Order = Literal["label", "place", "area", "confidence", "class"]
 
 
 class ObjectRow(NamedTuple):
@@ -48,15 +47,6 @@ class ObjectRow(NamedTuple):
     class_name: str
 
 
-_KEYS: dict[str, Callable[[ObjectRow], tuple[object, ...]]] = {
-    "label": lambda row: (row.label,),
-    "place": lambda row: (row.plane.axes, row.plane.index, row.label),
-    "area": lambda row: (row.area, row.label),
-    "confidence": lambda row: (row.confidence, row.label),
-    "class": lambda row: (row.class_name, row.label),
-}
-
-
 def row_of(made: LabelledObject) -> ObjectRow:
     """What to show of an object."""
     pieces = (made, *made.others)
@@ -71,38 +61,10 @@ def row_of(made: LabelledObject) -> ObjectRow:
     )
 
 
-def listing(objects: Objects, order: Order = "label") -> list[ObjectRow]:
-    """All objects for a review list.
-
-    Parameters
-    ----------
-    objects : mapping
-        `AnnotationSession.objects`.
-    order : {"label", "place", "area", "confidence", "class"}
-        What to sort by, smallest first; "place" goes plane by plane.
-    """
-    if order not in _KEYS:
-        raise ValueError(f"order must be one of {', '.join(_KEYS)}, got {order!r}")
-    return sorted(map(row_of, objects.values()), key=_KEYS[order])
-
-
-def neighbour(objects: Objects, label: int | None, step: int = 1, order: Order = "label") -> int | None:
-    """The object some steps after one in an order; round the end, and None if there is none.
-
-    Without a label, or with one that is gone, it begins at the first (or, going back, at the last).
-    """
-    labels = [row.label for row in listing(objects, order)]
-    if not labels:
-        return None
-    if label not in labels:
-        return labels[0 if step > 0 else -1]
-    return labels[(labels.index(label) + step) % len(labels)]
-
-
 def most_uncertain(rows: Iterable[ObjectRow], seen: Collection[int] = ()) -> int | None:
     """The label of the lowest confidence that was not looked at yet."""
     left = [row for row in rows if row.label not in seen]
-    return min(left, key=_KEYS["confidence"]).label if left else None
+    return min(left, key=lambda row: (row.confidence, row.label)).label if left else None
 
 
 def next_unnamed(objects: Objects, label: int | None = None) -> int | None:
