@@ -1,9 +1,11 @@
 """A person's work on one labels array: clicks, drags, previews, commits, and undo of all of it.
 
 No GUI, no network: a front end hands over clicks and drags, asks `AnnotationSession.request` what
-to predict, hands the answer to `AnnotationSession.receive` and commits it. Everything that changes
-the session is an `Action`: plain data that can be done, undone, done again and written as JSON. A
-recorder (see `journal`) is told of it before it happens.
+to predict, hands the answer to `AnnotationSession.receive` and commits it. What changes the labels,
+the objects or the object in progress is an `Action`: plain data that can be done, undone, done again
+and written as JSON. A recorder (see `journal`) is told of it before it happens, and of the policy and
+of labels that others gave, which are no steps of undo. How objects begun later evolve is kept with
+their drafts only.
 """
 
 from __future__ import annotations
