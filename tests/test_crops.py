@@ -18,7 +18,6 @@ from napari_delse.train.crops import (
     AugmentConfig,
     CropSampler,
     ObjectPack,
-    exact_prompt,
     join_packs,
     pack_object,
     pack_objects,
@@ -68,6 +67,10 @@ def seeded(seed):
 
 def iou(a, b):
     return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+def exact_prompt(sample, label):
+    return ExtremePoints.from_mask(sample.labels == label)
 
 
 def prediction_crop(sample, label):

@@ -14,7 +14,7 @@ from napari_delse.data.samples import (
     normalise,
     object_ids,
     read_folder,
-    read_image,
+    read_pairs,
     split_planes,
     to_input,
     validation_groups,
@@ -247,9 +247,9 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     for name in ("broken.tif", "broken.png"):
         (tmp_path / name).write_bytes(b"this is no image")
         with pytest.raises(ValueError, match=f"{name} cannot be read as (an image|TIFF) .*; export it"):
-            read_image(tmp_path / name)
+            list(read_pairs(tmp_path / name, tmp_path / name))
     with pytest.raises(FileNotFoundError):
-        read_image(tmp_path / "absent.tif")
+        list(read_pairs(tmp_path / "absent.tif", tmp_path / "absent.tif"))
 
 
 # --- splits

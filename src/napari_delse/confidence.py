@@ -21,7 +21,7 @@ from scipy.special import expit, logit
 
 from napari_delse.annotator import inner_boundary, jittered
 from napari_delse.geometry import BoolArray, Correction, Crop, ExtremePoints, ObjectMask
-from napari_delse.metrics import common_window, in_window, iou
+from napari_delse.metrics import mask_iou
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -320,7 +320,7 @@ def agreement(
     prompts = [jittered(prediction.prompt, jitter, rng) for _ in range(count)]
     moved = predictor.segment_many(image, prompts, [prediction.corrections] * count)
     others: list[HasMask] = [predictor.evolve_like(other, prediction) for other in moved]
-    return float(np.mean([_mask_iou(other.mask, prediction.mask) for other in others]))
+    return float(np.mean([mask_iou(other.mask, prediction.mask) for other in others]))
 
 
 def _edge(inside: BoolArray) -> BoolArray:
@@ -347,11 +347,6 @@ def _clicks_off(prediction: Evolved, contour: npt.NDArray[np.intp]) -> float:
         return 0.0
     distances, _ = cKDTree(contour).query(prediction.crop.to_network(points))
     return float(distances.mean())
-
-
-def _mask_iou(one: ObjectMask, other: ObjectMask) -> float:
-    window = common_window((one, other), (2**31, 2**31))  # both lie in the plane: nothing is cut
-    return iou(in_window(one, window), in_window(other, window))
 
 
 def box_of(mask: ObjectMask) -> tuple[float, float, float, float]:

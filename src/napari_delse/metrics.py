@@ -224,6 +224,12 @@ def in_window(mask: ObjectMask, window: tuple[slice, slice]) -> BoolArray:
     return array
 
 
+def mask_iou(one: ObjectMask, other: ObjectMask) -> float:
+    """Intersection over union of two masks of one plane."""
+    window = common_window((one, other), (2**31, 2**31))  # both lie in the plane: nothing is cut
+    return iou(in_window(one, window), in_window(other, window))
+
+
 def score_object(
     prediction: ObjectMask, truth: ObjectMask, shape: tuple[int, int], ignore: npt.NDArray[np.bool_] | None = None
 ) -> Scores:

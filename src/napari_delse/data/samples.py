@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_delse.data.files import open_image
 from napari_delse.data.images import ArrayLike, Plane
 from napari_delse.data.labelled_planes import IGNORE as IGNORE
 from napari_delse.data.labelled_planes import LabelledPlane, file_pairs, open_pair, paired_planes
@@ -32,20 +31,6 @@ class Sample(NamedTuple):
     plane: int  # page of a stack, 0 otherwise
     image: Plane
     labels: npt.NDArray[np.uint16]  # (Y, X)
-
-
-def read_image(path: Path | str) -> npt.NDArray[Any]:
-    """Pixels of a TIFF, PNG or JPEG file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read as an image.
-    """
-    with open_image(path) as image:
-        return np.array(image.read())  # a copy: the file is closed on leaving
 
 
 def read_folder(folder: Path | str, names: Collection[str] | None = None) -> Iterator[Sample]:

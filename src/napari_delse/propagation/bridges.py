@@ -9,9 +9,10 @@ import numpy as np
 
 from napari_delse.data.images import Plane
 from napari_delse.geometry import ObjectMask
+from napari_delse.metrics import mask_iou
 from napari_delse.propagation.config import Gap, PropagationConfig
 from napari_delse.propagation.outlining import AcrossSegmenter, Job, outline
-from napari_delse.propagation.shapes import EMPTY, alikeness, between, interpolated, mask_iou
+from napari_delse.propagation.shapes import EMPTY, alikeness, between, interpolated
 
 _MOST_TRUST = 8.0  # more of it keeps phi from placing even a shape that is right
 _MOST_ALIKE = 0.95  # of shapes that are the same still none lies just where it is expected

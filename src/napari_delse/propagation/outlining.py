@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, ExtremePoints, ObjectMask
+from napari_delse.metrics import mask_iou
 from napari_delse.predict import mask_from_phi
 from napari_delse.propagation.config import PropagationConfig
-from napari_delse.propagation.shapes import mask_iou, signed_distance
+from napari_delse.propagation.shapes import signed_distance
 
 
 class Outlined(Protocol):

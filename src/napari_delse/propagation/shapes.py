@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_delse.data.images import Plane
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
-from napari_delse.metrics import common_window, in_window, iou
+from napari_delse.metrics import mask_iou
 from napari_delse.predict import mask_from_phi
 
 Float32Array = npt.NDArray[np.float32]
@@ -134,12 +134,6 @@ def box_around(masks: list[ObjectMask]) -> tuple[float, float, float, float]:
     y0, x0 = (min(span[axis].start for span in spans) for axis in (0, 1))
     y1, x1 = (max(span[axis].stop for span in spans) - 1 for axis in (0, 1))
     return float(y0), float(x0), float(y1), float(x1)
-
-
-def mask_iou(one: ObjectMask, other: ObjectMask) -> float:
-    """Intersection over union of two masks of one plane."""
-    window = common_window((one, other), (2**31, 2**31))  # both lie in the plane: nothing is cut
-    return iou(in_window(one, window), in_window(other, window))
 
 
 def alikeness(one: ObjectMask, other: ObjectMask) -> float:

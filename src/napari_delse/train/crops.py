@@ -21,7 +21,7 @@ from torch import Tensor
 from napari_delse.data.images import Plane
 from napari_delse.data.prompts import ObjectPrompt
 from napari_delse.data.samples import IGNORE, Sample, normalise, object_ids
-from napari_delse.geometry import Crop, CropConfig, ExtremePoints
+from napari_delse.geometry import Crop, CropConfig
 from napari_delse.levelset import boundary_directions, signed_distance
 from napari_delse.model import ModelConfig, click_map
 from napari_delse.train.crop_records import box_of, records, turned, with_recorded
@@ -420,8 +420,3 @@ class _Random:
 
     def order(self, count: int) -> Tensor:
         return torch.randperm(count, generator=self.generator, device=self.device)
-
-
-def exact_prompt(sample: Sample, label: int) -> ExtremePoints:
-    """The true extreme points of an object."""
-    return ExtremePoints.from_mask(sample.labels == label)
