@@ -406,11 +406,11 @@ def test_corrections_teach_the_editor(pack):
 def test_the_contour_is_asked_to_pass_where_a_drag_ends(pack):
     network = model()
     batch = CropSampler(network.config, AugmentConfig())(pack, torch.Generator().manual_seed(1))
-    told = interactive_losses(network, batch, LossConfig(drag=0.5), 1)["drag"]
+    told = interactive_losses(network, batch, LossConfig(), 1)["drag"]
     assert told.item() > 0
     told.backward()
     assert network.editor.leave.weight.grad.abs().max() > 0
-    assert "drag" not in interactive_losses(network, batch, LossConfig(), 1)
+    assert "drag" not in interactive_losses(network, batch, LossConfig(drag=0), 1)
 
 
 def test_sets_count_by_the_power_of_their_size():
