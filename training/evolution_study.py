@@ -3,7 +3,7 @@
     python training/evolution_study.py steps MODEL DATA [--objects 60]
     python training/evolution_study.py drags MODEL DATA [--objects 25] [--steps 10 --dt 0.5]
 
-Both take objects of the held-out images (training/validation.txt), from exact extreme points, seed 0. `steps` evolves the
+Both take objects of the held-out images (training/validation.txt), from exact extreme points. `steps` evolves the
 same fields with several T and dt; a contour is rough that is more than a tenth longer than that of phi smoothed a
 little. `drags` makes up to three simulated drags and looks how far from each drag's end the new contour passes, in
 network pixels. The tables in results/choices.md are theirs.
