@@ -144,9 +144,12 @@ class Person:
         if found is None or overlap(found, truth) >= GOOD:
             return None
         drag = simulated_drag(found, ObjectMask(truth, (0, 0)), truth.shape)
-        if drag is None or np.hypot(*np.subtract(*self.on_screen(drag.start, drag.end))) < SHORTEST:
+        if drag is None:
             return None
-        return self.pull(self.on_outline(drag.start), drag.end)
+        start = self.on_outline(drag.start)
+        if np.hypot(*np.subtract(*self.on_screen(start, drag.end))) < SHORTEST:
+            return None
+        return self.pull(start, drag.end)
 
     def on_outline(self, point: Sequence[float]) -> Sequence[float]:
         """The point of the shown outline that is nearest to one."""
