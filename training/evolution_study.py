@@ -30,7 +30,7 @@ from napari_delse.metrics import WIDTHS, score_object
 from napari_delse.predict import Predictor
 
 SETS = ("dsb2018", "usiigaci", "coco128", "emps", "usgra", "nasa_meltpool", "sunnybrook_lv", "ads_sem")
-WAYS = ((5, 1.0), (10, 0.5), (20, 0.25))  # T and dt
+WAYS = ((5, 1.0), (6, 5 / 6), (7, 5 / 7), (10, 0.5), (20, 0.25))  # T and dt
 ROUGH = 1.1
 FloatArray = npt.NDArray[np.floating]
 
@@ -77,7 +77,7 @@ def steps(predictor: Predictor, data: Path, count: int) -> None:
             row.append([*scores_of(evolved.mask, sample, truth), rough > ROUGH])
     for (number, dt), row in rows.items():
         iou, f1, f2, rough = 100 * np.mean(row, axis=0)
-        print(f"{number} x {dt}: mIoU {iou:.2f}, F {f1:.2f} / {f2:.2f}, rough {rough:.1f} % of {len(row)}")
+        print(f"{number} x {dt:.3g}: mIoU {iou:.2f}, F {f1:.2f} / {f2:.2f}, rough {rough:.1f} % of {len(row)}")
 
 
 def drags(predictor: Predictor, data: Path, count: int, evolution: EvolutionConfig) -> None:

@@ -30,7 +30,7 @@ from napari_delse.finetuning.labelled_sources import Source
 from napari_delse.finetuning.objects import SYNTHETIC, held_out_objects, training_pack
 from napari_delse.finetuning.survey import Survey, survey
 from napari_delse.model import config_from_dict
-from napari_delse.train.crops import REACH
+from napari_delse.train.crops import reach_of
 from napari_delse.train.recipes import write_pack
 
 _FORMAT = 1
@@ -297,8 +297,7 @@ class _Begun:
     def _fill(self, folder: Path, source: Source, told: Told | None) -> None:
         crop = self.parent.config.crop
         held = held_out_objects(source, self.found, self.config, crop)
-        reach = max(REACH, crop.min_margin)
-        pack = training_pack(source, self.found, self.config, self._canvas, told, reach=reach)
+        pack = training_pack(source, self.found, self.config, self._canvas, told, reach=reach_of(crop))
         write_pack(folder / "pack.safetensors", pack, ("own", "synthetic"))
         write_held_out(folder / "held_out.safetensors", held)
         (folder / "parent").mkdir()

@@ -28,7 +28,7 @@ from napari_delse.train.crop_records import box_of, records, turned, with_record
 
 _HULL = 64  # hull vertices kept per object
 CONTEXT = 0.6  # of the box's sides, on a canvas around it
-REACH = 8.0  # plane pixels on a canvas around it at least, where the model asks for no more
+REACH = 8.0  # plane pixels on a canvas around it at least, where the model asks for no more; see `reach_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,11 @@ class AugmentConfig:
     extra_clicks: float = 0.25  # probability of one to three further boundary clicks
     box_only: float = 0.08  # probability of a prompt without clicks (DELSE*)
     recorded: float = 0.5  # probability of a person's recorded clicks and drags, of objects that have them
+
+
+def reach_of(crop: CropConfig) -> float:
+    """Plane pixels to keep around objects that a model with these crops is trained on."""
+    return max(REACH, crop.min_margin)
 
 
 class ObjectPack(NamedTuple):

@@ -20,7 +20,7 @@ from napari_delse.data.samples import Sample, check_images, object_ids, read_fol
 from napari_delse.model import Delse, ModelConfig, config_from_dict, load_encoder_weights
 from napari_delse.train.config import TrainConfig, TrainProgress
 from napari_delse.train.crop_records import no_records
-from napari_delse.train.crops import REACH, ObjectPack, join_packs, pack_objects
+from napari_delse.train.crops import REACH, ObjectPack, join_packs, pack_objects, reach_of
 from napari_delse.train.distributed import World
 from napari_delse.train.loop import fit
 
@@ -265,7 +265,7 @@ def train_recipe(
     """
     if not recipe.data.out:
         raise ValueError("the recipe does not say where the model goes; give --out, or out in its table [data]")
-    pack, sets = read_objects(recipe.data, recipe.train.seed, max(REACH, recipe.model.crop.min_margin))
+    pack, sets = read_objects(recipe.data, recipe.train.seed, reach_of(recipe.model.crop))
     torch.manual_seed(recipe.train.seed)
     network = Delse(recipe.model)
     if recipe.train.encoder_weights:
