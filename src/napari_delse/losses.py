@@ -82,13 +82,18 @@ def direction_loss(motion: Tensor, directions: Tensor, weight: Tensor) -> Tensor
     return weighted_mean(angle.square(), weight * known)
 
 
-def drag_loss(phi: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
-    """How far the contour stays from where it was dragged: mean smooth |phi| at the ends of the drags.
+def drag_loss(phi: Tensor, distance: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
+    """How far the contour stays from where it was dragged: mean smooth |phi - distance| at the ends of the drags.
+
+    The truth there is asked for, not 0: q is the centre of a pixel on the inner side of the boundary, half a pixel from
+    it, and a model that learns to pass through it puts a dent into the outline at every click.
 
     Parameters
     ----------
     phi : Tensor, shape (B, 1, H, W)
         Evolved level set function.
+    distance : Tensor, shape (B, 1, H, W)
+        True signed distance, network pixels.
     ends : Tensor, shape (B, K, 2)
         q of every drag, (y, x) in network pixels.
     made : bool Tensor, shape (B, K)
@@ -98,6 +103,7 @@ def drag_loss(phi: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
     """
     sides = torch.tensor(phi.shape[-2:], device=phi.device, dtype=phi.dtype)
     where = (2 * ends + 1) / sides - 1  # -1 and 1 are the outer edges
-    there = F.grid_sample(phi, where.flip(-1)[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
-    costs = F.smooth_l1_loss(there / scale, torch.zeros_like(there), reduction="none")
+    missed = (phi - distance) / scale
+    there = F.grid_sample(missed, where.flip(-1)[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
+    costs = F.smooth_l1_loss(there, torch.zeros_like(there), reduction="none")
     return (costs * made).sum() / made.sum().clamp_min(1)

@@ -20,7 +20,7 @@ class LossConfig:
     between: float = 0.0  # mean mask loss on phi_1 .. phi_(T-1)
     overlap: float = 0.5  # soft IoU of phi_T
     direction: float = 0.0  # Ldirect
-    drag: float = 0.5  # how far phi_T is from 0 where a drag ends, in units of scale
+    drag: float = 0.5  # how far phi_T is from the true distance where a drag ends, in units of scale
     simulated: float = 0.25  # LT from simulated phi_0 = TSDF + dh, until the joint part begins
     scale: float = 1 / 32  # epsilon of the Heaviside, as a fraction of the crop side
     arctan: bool = False  # the paper's arctangent Heaviside instead of the logistic one
