@@ -114,10 +114,10 @@ class Stopwatch:
         """Time its predictions in the worker."""
         segment, gui = predictor.segment, time.pthread_getcpuclockid(threading.main_thread().ident or 0)
 
-        def run(*args: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             own, other = time.thread_time(), time.clock_gettime(gui)
             try:
-                return segment(*args)
+                return segment(*args, **kwargs)
             finally:
                 self.worker += time.thread_time() - own
                 self.beside += time.clock_gettime(gui) - other

@@ -52,7 +52,7 @@ class Answer:
 class Boxes:
     """Answers with the box of the clicks; the smaller, the surer."""
 
-    def segment(self, plane, prompt, corrections=()):
+    def segment(self, plane, prompt, corrections=(), *, known=None):
         y0, x0, y1, x1 = prompt.box
         ys, xs = np.mgrid[: plane.shape[0], : plane.shape[1]]
         inside = (ys >= y0) & (ys <= y1) & (xs >= x0) & (xs <= x1)

@@ -54,7 +54,7 @@ class Boxes:
 
     untidy = False
 
-    def segment(self, plane, prompt, corrections=()):
+    def segment(self, plane, prompt, corrections=(), *, known=None):
         y0, x0, y1, x1 = (round(v) for v in prompt.box)
         inside = np.zeros(plane.shape[:2], bool)
         inside[y0 : y1 + 1, x0 : x1 + 1] = True

@@ -54,7 +54,7 @@ class StubPredictor:
         self.gate.set()
         self.asked, self.planes, self.error = [], [], error
 
-    def segment(self, plane, prompt, corrections=()):
+    def segment(self, plane, prompt, corrections=(), *, known=None):
         self.asked.append(tuple(corrections))
         deadline = time.monotonic() + 5
         while not self.gate.wait(0.005) and time.monotonic() < deadline:

@@ -591,7 +591,7 @@ def test_fields_that_are_known_need_no_network():
     class Model:
         asked = 0
 
-        def segment(self, image, prompt, corrections):
+        def segment(self, image, prompt, corrections, *, known=None):
             self.asked += 1
             return "fields"
 

@@ -39,7 +39,7 @@ MARGIN = 6
 class Local(StubPredictor):
     """The ellipse in the box of the clicks, from a crop around it only, as a real predictor reads it."""
 
-    def segment(self, plane, prompt, corrections=()):
+    def segment(self, plane, prompt, corrections=(), *, known=None):
         self.planes.append(plane)
         y0, x0, y1, x1 = map(int, prompt.box)
         crop = Crop(y0 - MARGIN, x0 - MARGIN, y1 + MARGIN + 1, x1 + MARGIN + 1, 64)

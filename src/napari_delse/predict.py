@@ -57,6 +57,8 @@ class Prediction:
         Of the model that predicted, with the evolution and the threshold that were used.
     calibration : Calibration, optional
         Of the model's confidence.
+    seen : float32 Tensor, shape (3, size, size), optional
+        The crop's pixels as the network saw them.
     """
 
     mask: ObjectMask
@@ -69,6 +71,7 @@ class Prediction:
     plane_shape: tuple[int, int]
     config: ModelConfig
     calibration: Calibration | None = None
+    seen: Tensor | None = None
 
     @property
     def threshold(self) -> float:
@@ -171,6 +174,8 @@ class Predictor:
         prompt: ExtremePoints,
         corrections: Sequence[Correction] = (),
         evolution: EvolutionConfig | None = None,
+        *,
+        known: Prediction | None = None,
     ) -> Prediction:
         """Segment one object.
 
@@ -184,6 +189,8 @@ class Predictor:
             Drags, in the order they were made.
         evolution : EvolutionConfig, optional
             Evolve differently from how the model was trained.
+        known : Prediction, optional
+            Of the same, unchanged image: if it saw the same crop, the pixels are not read again.
 
         Returns
         -------
@@ -194,11 +201,12 @@ class Predictor:
         ValueError
             If the image is not one plane of numbers.
         """
-        return self._segment_batch([(image, prompt, corrections)], evolution)[0]
+        return self._segment_batch([(image, prompt, corrections)], evolution, known)[0]
 
     def correct(self, image: Plane | ArrayLike, prediction: Prediction, *corrections: Correction) -> Prediction:
         """Segment again with further drags, evolved as `prediction` was, which stays as it is."""
-        found = self.segment(image, prediction.prompt, (*prediction.corrections, *corrections))
+        drags = *prediction.corrections, *corrections
+        found = self.segment(image, prediction.prompt, drags, known=prediction)
         return self.evolve_like(found, prediction)
 
     def segment_many(
@@ -302,18 +310,24 @@ class Predictor:
             crop = Crop.around(prompt.with_points(*ends).box, self.config.crop)
         return crop
 
-    def _segment_batch(self, items: Sequence[Item], evolution: EvolutionConfig | None = None) -> list[Prediction]:
-        size = self.config.crop.size
+    def _see(self, plane: Plane, crop: Crop, known: Prediction | None) -> Tensor:
+        """The crop's pixels as the network sees them."""
+        if known is not None and known.seen is not None and known.crop == crop:
+            return known.seen
+        go_on()  # what follows cannot be given up, and waits for the interpreter where a window is painted beside it
+        return to_input(plane.read(crop), crop.size, rgb=plane.rgb)
+
+    def _segment_batch(
+        self, items: Sequence[Item], evolution: EvolutionConfig | None = None, known: Prediction | None = None
+    ) -> list[Prediction]:
         planes = [Plane.of(image) for image, _, _ in items]
         prompts = [prompt for _, prompt, _ in items]
         corrections = [tuple(drags) for _, _, drags in items]
         crops = [self._crop(p, c) for p, c in zip(prompts, corrections, strict=True)]
-        images = torch.stack(
-            [to_input(plane.read(crop), size, rgb=plane.rgb) for plane, crop in zip(planes, crops, strict=True)]
-        )
+        seen = [self._see(plane, crop, known) for plane, crop in zip(planes, crops, strict=True)]
         clicks = self._clicks(prompts, corrections, crops)
         drags = self._drags(corrections, crops)
-        fields, states = self._infer(images, clicks, drags, evolution)
+        fields, states = self._infer(torch.stack(seen), clicks, drags, evolution)
         config = self.config if evolution is None else replace(self.config, evolution=evolution)
         predictions = []
         for i, (plane, prompt, drag, crop) in enumerate(zip(planes, prompts, corrections, crops, strict=True)):
@@ -321,7 +335,19 @@ class Predictor:
             mask = mask_from_phi(arrays[-1], crop, plane.shape, self.config.threshold)
             motion, modulation = fields.motion[i].numpy(), fields.modulation[i, 0].numpy()
             predictions.append(
-                Prediction(mask, prompt, drag, crop, arrays, motion, modulation, plane.shape, config, self.calibration)
+                Prediction(
+                    mask,
+                    prompt,
+                    drag,
+                    crop,
+                    arrays,
+                    motion,
+                    modulation,
+                    plane.shape,
+                    config,
+                    self.calibration,
+                    seen[i],
+                )
             )
         return predictions
 

@@ -24,13 +24,15 @@ from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 class Segmenter(Protocol):
     """What predicting anew asks of a predictor; `napari_delse.predict.Predictor` is one."""
 
-    def segment(self, image: Plane, prompt: ExtremePoints, corrections: tuple[Correction, ...], /) -> Preview: ...
+    def segment(
+        self, image: Plane, prompt: ExtremePoints, corrections: tuple[Correction, ...], /, *, known: Any = None
+    ) -> Preview: ...
 
     # Asked for drafts with settings of their own only.
     def evolve(self, prediction: Any, evolution: EvolutionConfig, threshold: float, /) -> Preview: ...
 
 
-def predict_draft(predictor: Segmenter, image: Plane, draft: Draft, fields: Any = None) -> Any:
+def predict_draft(predictor: Segmenter, image: Plane, draft: Draft, fields: Any = None, known: Any = None) -> Any:
     """What a model makes of a draft: bit by bit the same in the window and from a journal.
 
     Parameters
@@ -43,11 +45,13 @@ def predict_draft(predictor: Segmenter, image: Plane, draft: Draft, fields: Any 
         Prompts, and how to evolve.
     fields : Prediction, optional
         Of the same prompts: its fields are evolved, which needs no network.
+    known : Prediction, optional
+        Of the same image: the pixels that it saw are not read again.
     """
     if draft.evolution is None:
-        return predictor.segment(image, draft.prompt(), draft.corrections)
+        return predictor.segment(image, draft.prompt(), draft.corrections, known=known)
     if fields is None:
-        fields = predictor.segment(image, draft.prompt(), draft.corrections)
+        fields = predictor.segment(image, draft.prompt(), draft.corrections, known=known)
     return predictor.evolve(fields, draft.evolution.config, draft.evolution.threshold)
 
 

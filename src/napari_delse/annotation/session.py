@@ -299,12 +299,17 @@ class AnnotationSession(History):
         elif self._ahead is request:
             self._ahead = None
 
-    def relative(self, draft: Draft) -> Preview | None:
-        """A prediction of the same prompts, perhaps evolved otherwise: its fields are those of this draft."""
-        key = draft.unlabelled
-        return next(
-            (made for other, made in self._predictions.items() if replace(other, evolution=key.evolution) == key), None
-        )
+    def relative(self, draft: Draft, *, dragged: bool = False) -> Preview | None:
+        """A prediction of the same prompts, perhaps evolved otherwise: its fields are those of this draft.
+
+        With ``dragged`` also one with other drags: it saw the same pixels, unless a drag led out of them.
+        """
+        key = replace(draft.unlabelled, evolution=None)
+        for known, made in reversed(self._predictions.items()):
+            other = replace(known, evolution=None, corrections=key.corrections if dragged else known.corrections)
+            if other == key:
+                return made
+        return None
 
     def forget_predictions(self) -> None:
         """After a change of model, image or device: predict anew what is shown next."""

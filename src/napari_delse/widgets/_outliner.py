@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 class PredictorLike(Protocol):
     """What is needed of a `predict.Predictor`."""
 
-    def segment(self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = ()) -> Any:
+    def segment(
+        self, image: Plane, prompt: ExtremePoints, corrections: Sequence[Correction] = (), *, known: Any = None
+    ) -> Any:
         """Segment one object."""
         ...
 
@@ -141,9 +143,9 @@ class Outliner:
             if session.fail(request):
                 failed(error)
 
-        known = session.relative(request.draft)
-        fields = known.prediction if isinstance(known, Outlined) else None
-        job = partial(_outline, self._predictor, plane, session, request, fields)
+        relatives = session.relative(request.draft), session.relative(request.draft, dragged=True)
+        fields, known = (one.prediction if isinstance(one, Outlined) else None for one in relatives)
+        job = partial(_outline, self._predictor, plane, session, request, fields, known)
         self.runner.submit(job, answered, not_answered)
 
     def close(self) -> None:
@@ -152,7 +154,7 @@ class Outliner:
 
 
 def _outline(
-    predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request, fields: Any
+    predictor: PredictorLike, plane: Plane, session: AnnotationSession, request: Request, fields: Any, known: Any
 ) -> Outlined | None:
     """In the worker: the answer, or None if nobody waits for it any more."""
     is_wanted = partial(session.is_wanted, request)
@@ -160,7 +162,7 @@ def _outline(
         return None
     try:
         with only_while(is_wanted):  # a hand that goes on pulling must not wait for an outline of where it was
-            prediction = predict_draft(predictor, plane, request.draft, fields)
+            prediction = predict_draft(predictor, plane, request.draft, fields, known)
     except GivenUpError:
         return None
     return Outlined(prediction, prediction.mask, float(prediction.confidence))
