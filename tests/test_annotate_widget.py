@@ -56,6 +56,7 @@ class StubPredictor:
 
     def segment(self, plane, prompt, corrections=(), *, known=None):
         self.asked.append(tuple(corrections))
+        self.known = known
         deadline = time.monotonic() + 5
         while not self.gate.wait(0.005) and time.monotonic() < deadline:
             go_on()
@@ -246,6 +247,7 @@ def test_a_pull_that_rests_shows_its_outline_before_it_is_let_go(real_viewer, op
     assert widget.has_shown_preview
     assert widget.preview_mask.mask.shape[0] > before.mask.shape[0]
     assert len(predictor.planes) == asked
+    assert predictor.known.mask is before  # whose pixels need not be read again
     top = widget.preview_mask.origin[0]
     mouse.drag((top, 40), (top - 5, 40), release=False)  # and back to where it began: no pull
     qtbot.waitUntil(lambda: not widget.has_shown_preview)
@@ -274,6 +276,45 @@ def test_a_pull_that_goes_on_does_not_wait_for_the_outline_of_where_it_rested(
     predictor.gate.set()
     qtbot.waitUntil(lambda: widget.has_shown_preview and widget.preview_mask is not before)
     assert len(predictor.planes) == 2
+
+
+def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_widget, predictor, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    real_viewer.window.add_dock_widget(widget, name="Annotate", area="right")
+    bring_up(real_viewer, qtbot)
+    qtbot.wait(100)
+    drawn = []
+    canvas = real_viewer.window._qt_viewer.canvas._scene_canvas
+    canvas.events.draw.connect(lambda _: drawn.append(widget.has_shown_preview), position="last")
+    predictor.gate.clear()
+    click(widget, *DIAMOND[:3])
+    qtbot.waitUntil(lambda: bool(drawn))
+    click(widget, DIAMOND[3])
+    drawn.clear()
+    qtbot.wait(100)
+    assert not drawn
+    predictor.gate.set()
+    qtbot.waitUntil(lambda: bool(drawn))
+    assert drawn[0]  # with the answer in it
+    predictor.gate.clear()
+    drawn.clear()
+    click(widget, (75, 40))
+    qtbot.waitUntil(lambda: bool(drawn))  # the answer did not come soon enough
+    assert not drawn[0]
+    predictor.gate.set()
+
+
+def test_a_window_whose_widget_is_closed_while_it_waits_is_painted(real_viewer, open_widget, predictor, qtbot):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    bring_up(real_viewer, qtbot)
+    predictor.gate.clear()
+    click(widget, *DIAMOND)
+    drawn = []
+    real_viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(drawn.append)
+    widget.shut_down()
+    qtbot.waitUntil(lambda: bool(drawn))
 
 
 # ---------------------------------------------------------------- corrections

@@ -167,6 +167,34 @@ def test_moved_clicks_are_judged_with_the_evolution_and_the_threshold_of_the_mas
     assert agreement(predictor, image, turned, 2, jitter=0) > 0.99
 
 
+class Counting:
+    """An image that notes what is read of it."""
+
+    def __init__(self, pixels):
+        self.pixels, self.shape, self.dtype, self.reads = pixels, pixels.shape, pixels.dtype, 0
+
+    def __getitem__(self, key):
+        self.reads += 1
+        return self.pixels[key]
+
+
+def test_pixels_that_a_known_prediction_saw_are_not_read_again(predictor, image):
+    prompt, near, far = (
+        ExtremePoints.from_clicks(CLICKS),
+        [Correction((20, 41), (14, 41))],
+        [Correction((42.0, 63.0), (42.0, 95.0))],
+    )
+    counting = Counting(image)
+    first = predictor.segment(counting, prompt)
+    assert counting.reads == 1
+    again = predictor.segment(counting, prompt, near, known=first)
+    assert counting.reads == 1
+    np.testing.assert_array_equal(again.states[-1], predictor.segment(image, prompt, near).states[-1])
+    wider = predictor.segment(counting, prompt, far, known=again)  # out of the crop
+    assert counting.reads == 2
+    np.testing.assert_array_equal(wider.states[-1], predictor.segment(image, prompt, far).states[-1])
+
+
 def test_a_drag_far_out_of_the_crop_widens_it(predictor, image):
     first = predictor.segment(image, ExtremePoints.from_clicks(CLICKS))
     wider = predictor.correct(image, first, Correction((42.0, 63.0), (42.0, 95.0)))

@@ -262,6 +262,20 @@ def test_another_evolution_is_predicted_anew_and_accepted_with_the_object(sessio
     assert session.evolution == FAR
 
 
+def test_a_draft_with_another_drag_has_a_relative_as_long_as_its_clicks_stay(session):
+    outline(session)
+    own, drag = session.preview, Correction((2.0, 6.0), (1.0, 6.0))
+    session.add_correction(drag)
+    assert session.relative(session.draft) is None
+    assert session.relative(session.draft, dragged=True) is own
+    assert answer(session)
+    pulled = session.preview
+    session.set_evolution(FAR)
+    assert session.relative(session.draft) is session.relative(session.draft, dragged=True) is pulled
+    session.add_click(PLANE, (7.0, 9.0))
+    assert session.relative(session.draft, dragged=True) is None
+
+
 def test_settings_stay_for_the_next_object_until_they_are_reset(session):
     session.set_evolution(FAR)
     outline(session)

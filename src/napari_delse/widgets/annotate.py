@@ -35,6 +35,7 @@ from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
 from napari_delse.widgets._recording import Journals
 from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets._still import StillWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
-_TIMERS = {"soon": 0, "zoom": 80, "patience": 130}  # milliseconds
+_TIMERS = {"soon": 0, "zoom": 80, "patience": 210}  # milliseconds
 
 
 class AnnotateWidget(AnnotatePanel):
@@ -79,7 +80,8 @@ class AnnotateWidget(AnnotatePanel):
         self._journals = Journals(self._later)
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
         self.desk = Desk(napari_viewer, self._journals, self.notices, self._later)
-        self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh)
+        self._still = StillWindow(self)
+        self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh, self._still.hold)
         self._hearing = Hearing(self.desk, self.notices, self.editor.ask, self.editor.foresee)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
         self._exports = ExportControl(self.export_form, self.desk, self.notices)
@@ -185,6 +187,7 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
+        self._still.let_go()
         let_go(self._workers, (self._connected,))
         self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
@@ -407,6 +410,7 @@ class AnnotateWidget(AnnotatePanel):
         if self.editor.is_answer_near:
             self._timers["patience"].start()
             return
+        self._still.let_go()
         session = self._session
         show_draft(self.desk)
         self.evolution.follow(self.desk.source, session, self._outliner.config)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._sessions import Step
     from napari_delse.widgets._source import ImageSource
 
-_PATIENCE = 0.12  # seconds in which an answer comes unannounced
+_PATIENCE = 0.2  # seconds in which an answer comes unannounced
 _NOT_WRITTEN = "the labels could not be written: "
 
 
@@ -44,6 +44,8 @@ class Editor:
         Called when something else is to be shown, soon.
     answered : callable
         Called when an outline is there, to be shown at once.
+    waiting : callable
+        Called when an outline was asked for: what is painted before it comes would only make it wait.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Editor:
         notices: Notices,
         changed: Callable[[], object],
         answered: Callable[[], object],
+        waiting: Callable[[], object],
     ) -> None:
         self._desk, self._outliner, self._notices = desk, outliner, notices
-        self._changed, self._answered = changed, answered
+        self._changed, self._answered, self._waiting = changed, answered, waiting
         self._asked_at = 0.0
         desk.step_wanted.connect(self._step_in)
 
@@ -70,6 +73,7 @@ class Editor:
         request = session.request()
         if session.is_waiting:  # for this request, or one that was foreseen
             self._asked_at = monotonic()
+            self._waiting()
         if request is not None:
             self._predict(session, source, request)
 
