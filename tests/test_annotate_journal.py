@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from napari_delse.annotation.actions import Draft, LabelledObject, PackedMask, P
 from napari_delse.evolution import EvolutionSettings
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _recording
-from napari_delse.widgets._annotate.review import ObjectsModel
+from napari_delse.widgets._annotate.review import ObjectsModel, ReviewList
 from napari_delse.widgets._brush import painted
 from napari_delse.widgets._kept import is_kept
 from napari_delse.widgets._layers import camera_of
@@ -604,6 +605,28 @@ def test_every_change_of_the_list_is_told_where_it_happens(qtbot, order):
         assert seen == [model.label_at(row) for row in range(model.rowCount())] == expected
         assert all(expected[model.row_of_label(label)] == label for label in objects)
     assert len(objects) > 5
+
+
+def test_thousands_of_objects_are_listed_part_by_part(qtbot):
+    review, mask = ReviewList(), PackedMask.pack(ObjectMask(np.ones((1, 2), bool), (0, 0)))
+    qtbot.addWidget(review)
+    objects = {n: LabelledObject(n, Draft(PlaneKey()), mask, 2, 0.5, class_name="a") for n in range(5000, 0, -1)}
+    assert review.show_objects(objects, set(), has_planes=False)
+    assert "5,000 objects" in review.heading.text()
+    assert 0 < review.model.rowCount() < 5000
+    review.mark(1)  # is not listed yet
+    del objects[4999]
+    objects[3] = replace(objects[3], class_name="b")
+    assert review.show_objects(objects, {4999, 3}, has_planes=False)
+    qtbot.waitUntil(lambda: review.model.rowCount() == 4999)
+    listed = [review.model.label_at(row) for row in range(review.model.rowCount())]
+    assert listed == sorted(objects)
+    assert review.model.classes == ["a", "b"]
+    assert review.table.currentIndex().row() == 0
+    assert review.selected == [1]
+    assert not review.show_objects(objects, set(), has_planes=False)
+    review.show_objects({}, set(), has_planes=False)
+    assert review.model.rowCount() == 0
 
 
 def test_choosing_a_row_goes_there(open_widget, qtbot):

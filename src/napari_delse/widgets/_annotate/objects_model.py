@@ -110,11 +110,21 @@ class ObjectsModel(QAbstractTableModel):
         self._keys = sorted(map(self._key, self._rows.values()))
         self.endResetModel()
 
-    def reset(self, objects: Mapping[int, LabelledObject]) -> None:
-        """Show other objects."""
+    def clear(self) -> None:
+        """Show nothing."""
         self.beginResetModel()
-        self._rows = {label: row_of(made) for label, made in objects.items()}
-        self._named = Counter(row.class_name for row in self._rows.values())
+        self._rows, self._keys, self._named = {}, [], Counter()
+        self.endResetModel()
+
+    def update_many(self, objects: Mapping[int, LabelledObject], labels: Iterable[int]) -> None:
+        """As `update`, for so many labels that the list is better made anew than moved row by row."""
+        self.beginResetModel()
+        for label in labels:
+            if (old := self._rows.pop(label, None)) is not None:
+                self._named[old.class_name] -= 1
+            if (made := objects.get(label)) is not None:
+                self._rows[label] = new = row_of(made)
+                self._named[new.class_name] += 1
         self._keys = sorted(map(self._key, self._rows.values()))
         self.endResetModel()
 

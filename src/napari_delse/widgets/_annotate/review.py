@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
-from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, Qt, Signal
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -31,6 +32,7 @@ NO_OBJECTS = (
 )
 _FEWEST = 3  # rows that are shown where there is little room
 _MANY = 100  # changes, from which on the list is made anew
+_PART = 1000  # changes that are shown at once: more would hold up the window
 
 
 class ReviewList(QWidget):
@@ -53,6 +55,9 @@ class ReviewList(QWidget):
         self.current: int | None = None  # label
         self._selected: set[int] = set()
         self._objects: Mapping[int, LabelledObject] = {}
+        self._has_planes = False
+        self._unlisted: dict[int, None] = {}  # labels that came, changed or went and are still listed as they were
+        self._next_part = QTimer(self, singleShot=True, interval=0)
         self._seen: set[int] = set()
         self._names: set[str] = set()  # class names used so far, also ones that no object has now
         self._quiet = False
@@ -153,6 +158,7 @@ class ReviewList(QWidget):
 
     def _connect(self) -> None:
         self.model.modelReset.connect(self._mark)
+        self._next_part.timeout.connect(self._list_part)
         self.table.selectionModel().currentRowChanged.connect(self._on_row)
         self.table.selectionModel().selectionChanged.connect(self._on_selection)
         self.previous_button.clicked.connect(lambda: self.step(-1))
@@ -170,31 +176,45 @@ class ReviewList(QWidget):
     # ---- what is shown
 
     def show_objects(self, objects: Mapping[int, LabelledObject], changed: set[int], *, has_planes: bool) -> bool:
-        """Show these objects, of which some changed since they were last shown; False if there is nothing new."""
-        other = objects is not self._objects
-        if not other and not changed:
+        """Show these objects, of which some changed since they were last shown; False if there is nothing new.
+
+        Where there are thousands, part of them is listed at once and the others soon after.
+        """
+        if objects is not self._objects:
+            with self._quietly():
+                self.model.clear()
+            self._objects, self._seen, self.current = objects, set(), None
+            self._unlisted = dict.fromkeys(objects)
+        elif changed:
+            self._unlisted |= dict.fromkeys(changed)
+        else:
             return False
-        with self._quietly():
-            if other or len(changed) > _MANY:
-                self.model.reset(objects)
-            else:
-                self.model.update(objects, changed)
-            if other:
-                self._objects, self._seen, self.current = objects, set(), None
+        self._has_planes = has_planes
         self._seen -= changed
-        if self.current not in objects:
+        self._list_part()
+        return True
+
+    def _list_part(self) -> None:
+        """List objects that are not listed yet, as many as one does not have to wait for."""
+        part = list(islice(self._unlisted, _PART))
+        for label in part:
+            del self._unlisted[label]
+        with self._quietly():
+            (self.model.update_many if len(part) > _MANY else self.model.update)(self._objects, part)
+        if self.current not in self._objects:
             self.current = None
         self._mark()
-        made, names = len(objects), self.model.classes
+        made, names = len(self._objects), self.model.classes
         self.heading.setText(f"{made:,} object{'s' * (made > 1)} accepted" if made else NO_OBJECTS)
         for one in (self.body, self.export_button):
             one.setVisible(made > 0)
-        self.table.setColumnHidden(PLANE, not has_planes)
+        self.table.setColumnHidden(PLANE, not self._has_planes)
         self.table.setColumnHidden(CLASS, not names)
         self.unnamed_button.setVisible(bool(names))
-        self.empty_button.setVisible(has_planes)
+        self.empty_button.setVisible(self._has_planes)
         self._offer(names)
-        return True
+        if self._unlisted:
+            self._next_part.start()
 
     def _offer(self, names: list[str]) -> None:
         """Offer the class names used so far; also after the last object of a class is gone."""
@@ -247,7 +267,7 @@ class ReviewList(QWidget):
         self.table.selectionModel().select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
 
     def _enable(self) -> None:
-        chosen = [self._objects[label] for label in self._selected]
+        chosen = [self._objects[label] for label in self._selected if label in self._objects]
         single, some = len(chosen) == 1, bool(chosen)
         for one in (self.previous_button, self.next_button, self.unsure_button, self.unnamed_button):
             one.setEnabled(bool(self._objects))
