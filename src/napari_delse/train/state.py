@@ -105,7 +105,12 @@ class TrainingState:
                 mean.copy_(value)
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
-        """Write the averaged model, and the state to resume from."""
+        """Write the averaged model, and then the state to resume from.
+
+        A run that is cut off between the two does its last steps again. The other way round, one that was about to end
+        would count as done with the weights of the checkpoint before.
+        """
+        save_model(folder, self.average, {**card, "steps": self.step, "seconds": round(self.seconds)})
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         state = self.optimizer.state_dict()["state"]
         for index, values in state.items():
@@ -113,7 +118,6 @@ class TrainingState:
         tensors |= {f"average.{n}": t for n, t in self.average.state_dict().items()}
         tensors["clock"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
         write_tensors(folder / "resume.safetensors", tensors)
-        save_model(folder, self.average, {**card, "steps": self.step, "seconds": round(self.seconds)})
 
     def load(self, content: bytes) -> None:
         """Take over the state in the bytes of a file that `save` wrote."""
