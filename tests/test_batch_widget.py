@@ -542,7 +542,8 @@ def test_the_annotate_widget_takes_over_what_was_done_before_it_came(real_viewer
     annotate.shut_down()
 
 
-def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtbot, truth):
+@pytest.mark.parametrize("kind", [None, np.uint8, np.int32], ids=["as it was", "narrower", "wider"])
+def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtbot, truth, kind):
     labels = begin(viewer, truth)
     widget = open_widget()
     run(qtbot, widget)
@@ -551,9 +552,14 @@ def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtb
     widget._journals.abandon()
     widget.shut_down()
     labels.data[1:8] = 0
+    if kind is not None:
+        labels.data = labels.data.astype(kind)
     again = open_widget()
     qtbot.waitUntil(lambda: "7 carried planes" in again.offer_text.text())
     again.restore_button.click()
+    if kind is np.uint8:
+        qtbot.waitUntil(lambda: "open them as uint16" in again.notice.text())
+        return
     qtbot.waitUntil(lambda: "is back in 'mine'" in again.notice.text())
     assert (labels.data == after).all()
     again.undo_button.click()

@@ -61,15 +61,15 @@ class BatchRestorer:
         with self._notices.told():
             header = offer.header
             layer = self._form.labels_box.currentData()
-            suits = isinstance(layer, Labels) and fits(layer, source) and layer.data.dtype == np.dtype(header.dtype)
+            suits = isinstance(layer, Labels) and fits(layer, source) and np.can_cast(header.dtype, layer.data.dtype)
             if header.blank and not (suits and not np.any(layer.data)):
                 layer = new_labels(source)
                 if layer.data.dtype != np.dtype(header.dtype):
                     layer.data = np.zeros(source.shape, header.dtype)
             elif not suits:
                 raise ValueError(
-                    "this work began with labels that were there already; open them, choose them as the labels, "
-                    "and restore it then"
+                    "this work began with labels that were there already; open them as "
+                    f"{np.dtype(header.dtype)}, choose them as the labels, and restore it then"
                 )
             self._is_busy = True
             self._journals.restore(layer.data, partial(self._restored, layer), self._not_restored)
