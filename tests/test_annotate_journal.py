@@ -625,6 +625,17 @@ def test_thousands_of_objects_are_listed_part_by_part(qtbot):
     assert review.table.currentIndex().row() == 0
     assert review.selected == [1]
     assert not review.show_objects(objects, set(), has_planes=False)
+    review.table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
+    gone = set(range(2, 4000))
+    for label in gone:
+        objects.pop(label)
+    review.show_objects(objects, gone, has_planes=False)
+    review.least_sure()  # is one of those that are left, also while others are still listed
+    assert review.current in objects
+    qtbot.waitUntil(lambda: review.model.rowCount() == len(objects))
+    listed = [review.model.label_at(row) for row in range(review.model.rowCount())]
+    assert listed == sorted(objects, reverse=True)
+    assert review.model.classes == ["a"]
     review.show_objects({}, set(), has_planes=False)
     assert review.model.rowCount() == 0
 

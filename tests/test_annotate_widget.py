@@ -29,6 +29,7 @@ from napari_delse.widgets import _desk
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource, channel_axes
+from napari_delse.widgets._still import StillWindow
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -281,7 +282,6 @@ def test_a_pull_that_goes_on_does_not_wait_for_the_outline_of_where_it_rested(
 def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_widget, predictor, qtbot):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
-    real_viewer.window.add_dock_widget(widget, name="Annotate", area="right")
     bring_up(real_viewer, qtbot)
     qtbot.wait(100)
     drawn = []
@@ -303,17 +303,29 @@ def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_wid
     qtbot.waitUntil(lambda: bool(drawn))  # the answer did not come soon enough
     assert not drawn[0]
     predictor.gate.set()
+    wait_for_preview(qtbot, widget)
+    predictor.gate.clear()
+    drawn.clear()
+    click(widget, (40, 75))  # and is not expected to come soon from now on
+    qtbot.waitUntil(lambda: bool(drawn), timeout=150)
+    predictor.gate.set()
 
 
-def test_a_window_whose_widget_is_closed_while_it_waits_is_painted(real_viewer, open_widget, predictor, qtbot):
+@pytest.mark.parametrize("ending", ["closed", "forgotten"])
+def test_a_window_whose_widget_goes_while_it_waits_is_painted(real_viewer, open_widget, predictor, qtbot, ending):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
     bring_up(real_viewer, qtbot)
+    widget._still.longest = 60_000 if ending == "closed" else 250
     predictor.gate.clear()
     click(widget, *DIAMOND)
     drawn = []
     real_viewer.window._qt_viewer.canvas._scene_canvas.events.draw.connect(drawn.append)
-    widget.shut_down()
+    real_viewer.window._qt_viewer.canvas._scene_canvas.update()
+    if ending == "closed":
+        widget.shut_down()
+    else:
+        widget._still = StillWindow(widget, 250)  # nobody is left who would end the other one
     qtbot.waitUntil(lambda: bool(drawn))
 
 
@@ -555,6 +567,20 @@ def choose_channels(widget, axis, text=""):
     box.setCurrentIndex(next(i for i in range(box.count()) if box.itemData(i) == axis))
     widget.channels_edit.setText(text)
     box.activated.emit(box.currentIndex())
+
+
+def test_labels_that_were_left_are_outlined_anew_with_another_image(viewer, open_widget, qtbot, predictor):
+    first, second = viewer.add_image(np.zeros((80, 80))), np.ones((80, 80))
+    widget = open_widget()
+    former = widget._labels
+    outlined(widget, qtbot)
+    other = viewer.add_labels(np.zeros((80, 80), np.uint16))
+    widget.desk.choose_labels(other)
+    first.data = second
+    widget.desk.choose_labels(former)
+    wait_for_preview(qtbot, widget)
+    assert predictor.planes[-1].data is second
+    assert predictor.known is None
 
 
 def test_other_channels_are_outlined_anew(viewer, open_widget, qtbot, predictor):

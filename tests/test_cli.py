@@ -33,7 +33,7 @@ class EllipsePredictor:
     def __init__(self):
         self.seen = []
 
-    def segment(self, image, prompt, corrections=()):
+    def segment(self, image, prompt, corrections=(), *, known=None):
         plane = Plane.of(image)
         self.seen.append((plane, prompt, tuple(corrections)))
         y0, x0, y1, x1 = prompt.with_points(*(c.end for c in corrections)).box
@@ -637,7 +637,8 @@ def test_replay_with_a_model_names_the_objects_that_differ(run, annotated, tmp_p
     assert result.out.splitlines()[1:] == ["0 of 3 masks differ with ellipse"]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), session.store.data)
     segment = EllipsePredictor.segment
-    monkeypatch.setattr(EllipsePredictor, "segment", lambda self, image, prompt, _=(): segment(self, image, prompt))
+    plain = lambda self, image, prompt, _=(), *, known=None: segment(self, image, prompt)  # noqa: E731 - without drags
+    monkeypatch.setattr(EllipsePredictor, "segment", plain)
     result = run(*command)
     assert result.out.splitlines()[1] == "1 of 3 masks differ with ellipse"
     assert result.out.splitlines()[2].startswith("label 3: IoU 0.")

@@ -188,13 +188,19 @@ def test_drag_loss_is_huber_of_what_phi_lacks_of_the_distance_where_the_drags_en
     phi = distance + torch.arange(6.0)  # off by x
     ends = torch.tensor([[[2.0, 1.0], [3.0, 4.5], [0.0, 0.0]]])
     made = torch.tensor([[True, True, False]])
-    found = losses.drag_loss(phi, distance, ends, made, 2.0).item()
+    weight = torch.ones_like(phi)
+    found = losses.drag_loss(phi, distance, weight, ends, made, 2.0).item()
     assert found == pytest.approx(((1 / 2) ** 2 / 2 + (4.5 / 2 - 0.5)) / 2)
+    weight[..., 1] = 0  # unknown where the first one ends
+    found = losses.drag_loss(phi, distance, weight, ends, made, 2.0).item()
+    assert found == pytest.approx(4.5 / 2 - 0.5)
 
 
 def test_drag_loss_is_nothing_without_drags():
     phi = torch.randn(2, 1, 5, 6, requires_grad=True)
-    found = losses.drag_loss(phi, torch.zeros_like(phi), torch.zeros(2, 1, 2), torch.zeros(2, 1, dtype=torch.bool), 2.0)
+    found = losses.drag_loss(
+        phi, torch.zeros_like(phi), torch.ones_like(phi), torch.zeros(2, 1, 2), torch.zeros(2, 1, dtype=torch.bool), 2.0
+    )
     found.backward()
     assert found.item() == 0
     assert (phi.grad == 0).all()

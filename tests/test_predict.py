@@ -190,6 +190,9 @@ def test_pixels_that_a_known_prediction_saw_are_not_read_again(predictor, image)
     again = predictor.segment(counting, prompt, near, known=first)
     assert counting.reads == 1
     np.testing.assert_array_equal(again.states[-1], predictor.segment(image, prompt, near).states[-1])
+    for other in (Plane(np.stack([image] * 2), index=(1,)), Plane(image, axes=(1, 0)), image.copy()):
+        fresh = predictor.segment(other, prompt, near, known=first)
+        np.testing.assert_array_equal(fresh.states[-1], predictor.segment(other, prompt, near).states[-1])
     wider = predictor.segment(counting, prompt, far, known=again)  # out of the crop
     assert counting.reads == 2
     np.testing.assert_array_equal(wider.states[-1], predictor.segment(image, prompt, far).states[-1])

@@ -82,18 +82,21 @@ def direction_loss(motion: Tensor, directions: Tensor, weight: Tensor) -> Tensor
     return weighted_mean(angle.square(), weight * known)
 
 
-def drag_loss(phi: Tensor, distance: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
+def drag_loss(phi: Tensor, distance: Tensor, weight: Tensor, ends: Tensor, made: Tensor, scale: float) -> Tensor:
     """How far the contour stays from where it was dragged: mean smooth |phi - distance| at the ends of the drags.
 
-    The truth there is asked for, not 0: q is the centre of a pixel on the inner side of the boundary, half a pixel from
-    it, and a model that learns to pass through it puts a dent into the outline at every click.
+    The truth there is asked for, not 0: a simulated q is the centre of a pixel on the inner side of the boundary, half
+    a pixel off, and a model that learns to pass through it puts a dent into the outline at every click. A person's own
+    q may lie off the labels, which then count.
 
     Parameters
     ----------
     phi : Tensor, shape (B, 1, H, W)
         Evolved level set function.
     distance : Tensor, shape (B, 1, H, W)
-        True signed distance, network pixels.
+        True signed distance, network pixels; truncated.
+    weight : Tensor, shape (B, 1, H, W)
+        0 where the truth is unknown: there a drag ends unheard.
     ends : Tensor, shape (B, K, 2)
         q of every drag, (y, x) in network pixels.
     made : bool Tensor, shape (B, K)
@@ -105,5 +108,9 @@ def drag_loss(phi: Tensor, distance: Tensor, ends: Tensor, made: Tensor, scale: 
     where = (2 * ends + 1) / sides - 1  # -1 and 1 are the outer edges
     missed = (phi - distance) / scale
     there = F.grid_sample(missed, where.flip(-1)[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
+    known = F.grid_sample(weight, where.flip(-1)[:, None], mode="nearest", padding_mode="border", align_corners=False)[
+        :, 0, 0
+    ]
+    counted = made * known
     costs = F.smooth_l1_loss(there, torch.zeros_like(there), reduction="none")
-    return (costs * made).sum() / made.sum().clamp_min(1)
+    return (costs * counted).sum() / counted.sum().clamp_min(1)

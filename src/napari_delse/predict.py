@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,13 @@ from napari_delse.model import UNIT, Delse, LevelSetFields, ModelConfig, click_m
 Float32Array = npt.NDArray[np.float32]
 Item = tuple[Plane | ArrayLike, ExtremePoints, Sequence[Correction]]
 """One object to segment: its image or plane, its prompt and its drags."""
+
+
+class Seen(NamedTuple):
+    """The pixels that a network saw."""
+
+    plane: Plane  # where they are from
+    pixels: Tensor  # float32, (3, size, size), as `to_input` makes them
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +64,8 @@ class Prediction:
         Of the model that predicted, with the evolution and the threshold that were used.
     calibration : Calibration, optional
         Of the model's confidence.
-    seen : float32 Tensor, shape (3, size, size), optional
-        The crop's pixels as the network saw them.
+    seen : Seen, optional
+        The crop's pixels as the network saw them; it keeps the image alive.
     """
 
     mask: ObjectMask
@@ -71,7 +78,7 @@ class Prediction:
     plane_shape: tuple[int, int]
     config: ModelConfig
     calibration: Calibration | None = None
-    seen: Tensor | None = None
+    seen: Seen | None = None
 
     @property
     def threshold(self) -> float:
@@ -190,7 +197,8 @@ class Predictor:
         evolution : EvolutionConfig, optional
             Evolve differently from how the model was trained.
         known : Prediction, optional
-            Of the same, unchanged image: if it saw the same crop, the pixels are not read again.
+            If it saw the same crop of the same plane, the pixels are not read again. Not for images whose pixels
+            were changed in place since.
 
         Returns
         -------
@@ -204,7 +212,10 @@ class Predictor:
         return self._segment_batch([(image, prompt, corrections)], evolution, known)[0]
 
     def correct(self, image: Plane | ArrayLike, prediction: Prediction, *corrections: Correction) -> Prediction:
-        """Segment again with further drags, evolved as `prediction` was, which stays as it is."""
+        """Segment again with further drags, evolved as `prediction` was, which stays as it is.
+
+        Of the same image the pixels are not read again; if they were changed in place, use `segment`.
+        """
         drags = *prediction.corrections, *corrections
         found = self.segment(image, prediction.prompt, drags, known=prediction)
         return self.evolve_like(found, prediction)
@@ -310,12 +321,12 @@ class Predictor:
             crop = Crop.around(prompt.with_points(*ends).box, self.config.crop)
         return crop
 
-    def _see(self, plane: Plane, crop: Crop, known: Prediction | None) -> Tensor:
+    def _see(self, plane: Plane, crop: Crop, known: Prediction | None) -> Seen:
         """The crop's pixels as the network sees them."""
-        if known is not None and known.seen is not None and known.crop == crop:
+        if known is not None and known.seen is not None and known.crop == crop and known.seen.plane.is_same(plane):
             return known.seen
-        go_on()  # what follows cannot be given up, and waits for the interpreter where a window is painted beside it
-        return to_input(plane.read(crop), crop.size, rgb=plane.rgb)
+        go_on()  # reading cannot be given up
+        return Seen(plane, to_input(plane.read(crop), crop.size, rgb=plane.rgb))
 
     def _segment_batch(
         self, items: Sequence[Item], evolution: EvolutionConfig | None = None, known: Prediction | None = None
@@ -327,7 +338,7 @@ class Predictor:
         seen = [self._see(plane, crop, known) for plane, crop in zip(planes, crops, strict=True)]
         clicks = self._clicks(prompts, corrections, crops)
         drags = self._drags(corrections, crops)
-        fields, states = self._infer(torch.stack(seen), clicks, drags, evolution)
+        fields, states = self._infer(torch.stack([one.pixels for one in seen]), clicks, drags, evolution)
         config = self.config if evolution is None else replace(self.config, evolution=evolution)
         predictions = []
         for i, (plane, prompt, drag, crop) in enumerate(zip(planes, prompts, corrections, crops, strict=True)):

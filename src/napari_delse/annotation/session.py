@@ -302,7 +302,7 @@ class AnnotationSession(History):
     def relative(self, draft: Draft, *, dragged: bool = False) -> Preview | None:
         """A prediction of the same prompts, perhaps evolved otherwise: its fields are those of this draft.
 
-        With ``dragged`` also one with other drags: it saw the same pixels, unless a drag led out of them.
+        With ``dragged`` also one with other drags: it saw the same crop, unless a drag led out of that.
         """
         key = replace(draft.unlabelled, evolution=None)
         for known, made in reversed(self._predictions.items()):

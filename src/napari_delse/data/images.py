@@ -117,6 +117,11 @@ class Plane:
         """(height, width)."""
         return self.data.shape[self.axes[0]], self.data.shape[self.axes[1]]
 
+    def is_same(self, other: Plane) -> bool:
+        """Whether the other one is the same plane of the same array, with the same channels."""
+        ours, theirs = ((one.axes, one.channel_axis, one.channels, one.index, one.rgb) for one in (self, other))
+        return self.data is other.data and ours == theirs
+
     def window(self, y0: int, x0: int, y1: int, x1: int) -> npt.NDArray[Any]:
         """The pixels ``[y0, y1) x [x0, x1)`` inside the plane as (C, h, w), in the image's own dtype."""
         key: list[Any] = [0] * len(self.data.shape)

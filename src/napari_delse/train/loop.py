@@ -208,8 +208,9 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
             phi = states[-1].detach()
     parts = evolved_loss(states, batch, config, loss)
     if loss.drag and drags:
-        where, exist = torch.stack(ends, 1), torch.stack(made, 1)
-        parts["drag"] = loss.drag * losses.drag_loss(states[-1], batch.distance, where, exist, loss.scale * size)
+        drags_made = torch.stack(ends, 1), torch.stack(made, 1)
+        missed = losses.drag_loss(states[-1], batch.distance, batch.weight, *drags_made, loss.scale * size)
+        parts["drag"] = loss.drag * missed
     return parts
 
 

@@ -138,8 +138,7 @@ class Desk(QObject):
         layers, labels, session = self.layers, self.labels, self.session
         self.source = self.layers = self.labels = self.session = None
         self.shown = ()
-        if session is not None:
-            session.forget_predictions()  # its labels may be taken up with another image, or other channels of it
+        self.forget_predictions()  # the labels may be taken up with another image, or other channels of it
         if layers is not None:
             layers.remove()
         unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
@@ -173,6 +172,11 @@ class Desk(QObject):
                 if was_clicks:
                     self.session.clear()
                 self.shown = ()
+
+    def forget_predictions(self) -> None:
+        """Predict anew whatever is shown next, in all labels: the model or the image is another one."""
+        for layer in self.sessions:
+            self.sessions[layer].forget_predictions()
 
     # ---- labels
 

@@ -7,50 +7,68 @@ from contextlib import suppress
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
-_LONGEST = 250  # milliseconds; a person would begin to feel a longer one
 
-
-class StillWindow(QObject):
-    """Holds back the painting of the window that a widget lies in.
+class StillWindow:
+    """Holds back the painting of the main window that a widget belongs to.
 
     The network asks for the interpreter at each of its some hundred steps, and painting keeps that for milliseconds at
     a time: a frame with the state of a moment ago delays the answer by more than the frame takes.
 
-    What is due to be painted stays due: Qt's request to do so is put off. (Without updates the whole window would have
-    to be painted afterwards, which takes twice as long.)
-
     Parameters
     ----------
     widget : QWidget
-        Anywhere in the window, also in a dock that floats beside it.
+        Anywhere in the main window, also in a dock that floats beside it.
+    longest : int
+        After so many milliseconds it is painted in any case.
     """
 
-    def __init__(self, widget: QWidget) -> None:
-        super().__init__(widget)
-        self._widget = widget
-        self._held: QWidget | None = None
-        self._timer = QTimer(self, singleShot=True, interval=_LONGEST)
-        self._timer.timeout.connect(self.let_go)
+    def __init__(self, widget: QWidget, longest: int) -> None:
+        self._widget, self.longest = widget, longest
+        self._pause: _Pause | None = None
 
     def hold(self) -> None:
-        """Paint nothing from now on, but no longer than a quarter of a second."""
-        window = self._widget
-        while (parent := window.parentWidget()) is not None:  # of a floating dock, too, that is the main window
-            window = parent
-        if self._held is None:
-            self._held = window
-            window.installEventFilter(self)
-            self._timer.start()
+        """Paint nothing from now on."""
+        if self._pause is None or self._pause.is_over:
+            window = self._widget
+            while (parent := window.parentWidget()) is not None:
+                window = parent
+            self._pause = _Pause(window, self.longest)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Paint what there is."""
-        held, self._held = self._held, None
-        if held is not None:
-            with suppress(RuntimeError):  # Qt may have deleted any of them
-                self._timer.stop()
-                held.removeEventFilter(self)
-                QCoreApplication.postEvent(held, QEvent(QEvent.Type.UpdateRequest))
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.end()
+
+
+class _Pause(QObject):
+    """Swallows Qt's requests to paint a window, and makes one good at the end.
+
+    What is to be painted stays noted in Qt. `QWidget.setUpdatesEnabled` would not do: it has the whole window painted
+    afterwards, which takes twice as long. It is the window's own child, not the widget's: whatever becomes of the
+    widget, it ends, for a window whose request is lost is not painted any more.
+    """
+
+    def __init__(self, window: QWidget, longest: int) -> None:
+        super().__init__(window)
+        self.is_over = False
+        self._window, self._is_due = window, False
+        window.installEventFilter(self)
+        QTimer.singleShot(longest, self.end)
 
     def eventFilter(self, _window: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Put painting off."""
-        return event is not None and event.type() == QEvent.Type.UpdateRequest
+        is_request = event is not None and event.type() == QEvent.Type.UpdateRequest
+        self._is_due |= is_request
+        return is_request
+
+    def end(self) -> None:
+        """Have painted what was put off."""
+        if self.is_over:
+            return
+        self.is_over = True
+        with suppress(RuntimeError):  # the window may be gone
+            self._window.removeEventFilter(self)
+            if self._is_due:
+                QCoreApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))
+            self.deleteLater()

@@ -14,7 +14,7 @@ from napari_delse.annotation.actions import LabelledObject
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.geometry import ObjectMask
 from napari_delse.widgets import _guide as guide
-from napari_delse.widgets._annotate.editing import Editor
+from napari_delse.widgets._annotate.editing import PATIENCE, Editor
 from napari_delse.widgets._annotate.evolution import EvolutionView
 from napari_delse.widgets._annotate.export_control import ExportControl
 from napari_delse.widgets._annotate.features import ClassColumn
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _NOTHING: dict[int, LabelledObject] = {}  # what there is without a session
-_TIMERS = {"soon": 0, "zoom": 80, "patience": 210}  # milliseconds
+_TIMERS = {"soon": 0, "zoom": 80, "patience": round(1000 * PATIENCE) + 10}  # milliseconds
 
 
 class AnnotateWidget(AnnotatePanel):
@@ -80,7 +80,7 @@ class AnnotateWidget(AnnotatePanel):
         self._journals = Journals(self._later)
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
         self.desk = Desk(napari_viewer, self._journals, self.notices, self._later)
-        self._still = StillWindow(self)
+        self._still = StillWindow(self, _TIMERS["patience"] + 40)
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh, self._still.hold)
         self._hearing = Hearing(self.desk, self.notices, self.editor.ask, self.editor.foresee)
         self._restorer = Restorer(self.desk, self._journals, self.notices)
@@ -187,7 +187,7 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         self._closed = True
-        self._still.let_go()
+        self._still.release()
         let_go(self._workers, (self._connected,))
         self.keyboard.release()
         with suppress(Exception):  # the viewer may be half gone
@@ -275,8 +275,7 @@ class AnnotateWidget(AnnotatePanel):
 
     def _load_model(self) -> None:
         self._loaded = self.settings.model_box.currentData()
-        for layer in self.desk.sessions:
-            self.desk.sessions[layer].forget_predictions()
+        self.desk.forget_predictions()
         self._no_model = ""
         self._outliner.use(self._loaded, self.settings.device_box.currentData())
         self._later()
@@ -408,9 +407,10 @@ class AnnotateWidget(AnnotatePanel):
         if self._closed:
             return
         if self.editor.is_answer_near:
-            self._timers["patience"].start()
+            if not self._timers["patience"].isActive():
+                self._timers["patience"].start()
             return
-        self._still.let_go()
+        self._still.release()
         session = self._session
         show_draft(self.desk)
         self.evolution.follow(self.desk.source, session, self._outliner.config)

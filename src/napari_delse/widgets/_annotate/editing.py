@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._sessions import Step
     from napari_delse.widgets._source import ImageSource
 
-_PATIENCE = 0.2  # seconds in which an answer comes unannounced
+PATIENCE = 0.2  # seconds in which an answer comes unannounced
 _NOT_WRITTEN = "the labels could not be written: "
 
 
@@ -45,7 +45,7 @@ class Editor:
     answered : callable
         Called when an outline is there, to be shown at once.
     waiting : callable
-        Called when an outline was asked for: what is painted before it comes would only make it wait.
+        Called when an outline is due in a moment: what is painted before it comes would only make it wait.
     """
 
     def __init__(
@@ -60,12 +60,16 @@ class Editor:
         self._desk, self._outliner, self._notices = desk, outliner, notices
         self._changed, self._answered, self._waiting = changed, answered, waiting
         self._asked_at = 0.0
+        self._is_quick = True  # whether the last answer came within that time
         desk.step_wanted.connect(self._step_in)
 
     # ---- prediction
 
-    def ask(self) -> None:
-        """Have predicted what is missing, and show what is there as soon as napari is done with its event."""
+    def ask(self, *, still: bool = True) -> None:
+        """Have predicted what is missing, and show what is there as soon as napari is done with its event.
+
+        Unless ``still`` is off, or the model is slow, nothing is painted until then.
+        """
         self._changed()
         session, source = self._desk.session, self._desk.source
         if session is None or source is None or not self._outliner.is_ready:
@@ -73,7 +77,8 @@ class Editor:
         request = session.request()
         if session.is_waiting:  # for this request, or one that was foreseen
             self._asked_at = monotonic()
-            self._waiting()
+            if still and self._is_quick:
+                self._waiting()
         if request is not None:
             self._predict(session, source, request)
 
@@ -97,6 +102,7 @@ class Editor:
     ) -> None:
         def answered(answer: Outlined) -> None:
             if session.preview is answer:
+                self._is_quick = monotonic() - self._asked_at < PATIENCE
                 self._answered()
             else:
                 foreseen(answer)
@@ -114,7 +120,7 @@ class Editor:
     def is_answer_near(self) -> bool:
         """Whether an answer is due in a moment, so that painting now would only make it wait."""
         session = self._desk.session
-        return session is not None and session.is_waiting and monotonic() - self._asked_at < _PATIENCE
+        return session is not None and session.is_waiting and monotonic() - self._asked_at < PATIENCE
 
     # ---- the object in progress
 
@@ -157,7 +163,7 @@ class Editor:
             return
         with self._notices.told():
             self._desk.session.set_evolution(settings)
-        self.ask()
+        self.ask(still=False)  # a slider is being moved, and it needs no network
 
     # ---- undo
 

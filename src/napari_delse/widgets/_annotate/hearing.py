@@ -85,8 +85,8 @@ class Hearing:
 
     def _on_image_data(self) -> None:
         source, labels, session = self.desk.source, self.desk.labels, self.desk.session
+        self.desk.forget_predictions()
         if source is not None and labels is not None and session is not None:
-            session.forget_predictions()
             if source.shape != tuple(labels.data.shape):
                 again = partial(self.desk.choose_image, source.layer, source.channel_axis, source.channels)
                 QTimer.singleShot(0, again)

@@ -119,13 +119,19 @@ class ObjectsModel(QAbstractTableModel):
     def update_many(self, objects: Mapping[int, LabelledObject], labels: Iterable[int]) -> None:
         """As `update`, for so many labels that the list is better made anew than moved row by row."""
         self.beginResetModel()
+        gone, made = set[int](), list[_Key]()
         for label in labels:
             if (old := self._rows.pop(label, None)) is not None:
                 self._named[old.class_name] -= 1
-            if (made := objects.get(label)) is not None:
-                self._rows[label] = new = row_of(made)
+                gone.add(label)
+            if (one := objects.get(label)) is not None:
+                self._rows[label] = new = row_of(one)
                 self._named[new.class_name] += 1
-        self._keys = sorted(map(self._key, self._rows.values()))
+                made.append(self._key(new))
+        if gone:
+            self._keys = [key for key in self._keys if key[1] not in gone]
+        self._keys.extend(sorted(made))
+        self._keys.sort()  # merges two sorted runs: linear
         self.endResetModel()
 
     def update(self, objects: Mapping[int, LabelledObject], labels: Iterable[int]) -> None:

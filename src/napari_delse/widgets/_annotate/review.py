@@ -157,7 +157,7 @@ class ReviewList(QWidget):
         self.export_button.hide()
 
     def _connect(self) -> None:
-        self.model.modelReset.connect(self._mark)
+        self.model.modelReset.connect(self._on_reset)
         self._next_part.timeout.connect(self._list_part)
         self.table.selectionModel().currentRowChanged.connect(self._on_row)
         self.table.selectionModel().selectionChanged.connect(self._on_selection)
@@ -183,7 +183,7 @@ class ReviewList(QWidget):
         if objects is not self._objects:
             with self._quietly():
                 self.model.clear()
-            self._objects, self._seen, self.current = objects, set(), None
+            self._objects, self._seen, self._selected, self.current = objects, set(), set(), None
             self._unlisted = dict.fromkeys(objects)
         elif changed:
             self._unlisted |= dict.fromkeys(changed)
@@ -203,7 +203,7 @@ class ReviewList(QWidget):
             (self.model.update_many if len(part) > _MANY else self.model.update)(self._objects, part)
         if self.current not in self._objects:
             self.current = None
-        self._mark()
+        self._mark(scroll=False)  # the person may have scrolled elsewhere
         made, names = len(self._objects), self.model.classes
         self.heading.setText(f"{made:,} object{'s' * (made > 1)} accepted" if made else NO_OBJECTS)
         for one in (self.body, self.export_button):
@@ -233,9 +233,13 @@ class ReviewList(QWidget):
     @property
     def selected(self) -> list[int]:
         """Labels of the selected objects, ascending."""
-        return sorted(self._selected)
+        return sorted(self._selected & self._objects.keys())
 
-    def _mark(self) -> None:
+    def _on_reset(self) -> None:
+        if not self._quiet:
+            self._mark()
+
+    def _mark(self, *, scroll: bool = True) -> None:
         """Select the rows of the selected objects, quietly, and enable what can be done with them."""
         self._selected &= self._objects.keys()
         if self.current is not None and not self._selected:
@@ -246,7 +250,7 @@ class ReviewList(QWidget):
             row = None if self.current is None else self.model.row_of_label(self.current)
             index = QModelIndex() if row is None else self.model.index(row, 0)
             self.table.selectionModel().setCurrentIndex(index, QItemSelectionModel.SelectionFlag.NoUpdate)
-            if row is not None and self._selected == {self.current}:
+            if scroll and row is not None and self._selected == {self.current}:
                 self.table.scrollTo(index)
         self._enable()
 
@@ -267,7 +271,7 @@ class ReviewList(QWidget):
         self.table.selectionModel().select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
 
     def _enable(self) -> None:
-        chosen = [self._objects[label] for label in self._selected if label in self._objects]
+        chosen = [self._objects[label] for label in self.selected]
         single, some = len(chosen) == 1, bool(chosen)
         for one in (self.previous_button, self.next_button, self.unsure_button, self.unnamed_button):
             one.setEnabled(bool(self._objects))
@@ -317,10 +321,11 @@ class ReviewList(QWidget):
 
     def least_sure(self) -> None:
         """The least sure object that was not looked at; after all of them it begins anew."""
-        label = most_uncertain(self.model.rows, self._seen)
+        rows = [row for row in self.model.rows if row.label in self._objects]  # some may be gone and still be listed
+        label = most_uncertain(rows, self._seen)
         if label is None:
             self._seen.clear()
-            label = most_uncertain(self.model.rows)
+            label = most_uncertain(rows)
         if label is not None:
             self.go_to(label)
 
@@ -336,9 +341,9 @@ class ReviewList(QWidget):
             self.classify.emit(self.selected, self.class_box.currentText().strip())
 
     def _with_single(self, signal: Any) -> None:
-        if len(self._selected) == 1:
-            signal.emit(*self._selected)
+        if len(self.selected) == 1:
+            signal.emit(*self.selected)
 
     def _with_selected(self, signal: Any) -> None:
-        if self._selected:
+        if self.selected:
             signal.emit(self.selected)
