@@ -51,10 +51,15 @@ class _Pause(QObject):
 
     def __init__(self, window: QWidget, longest: int) -> None:
         super().__init__(window)
-        self.is_over = False
-        self._window, self._is_due = window, False
+        self._window: QWidget | None = window  # until the end
+        self._is_due = False
         window.installEventFilter(self)
         QTimer.singleShot(longest, self.end)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the window is painted again."""
+        return self._window is None
 
     def eventFilter(self, _window: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Put painting off."""
@@ -64,11 +69,11 @@ class _Pause(QObject):
 
     def end(self) -> None:
         """Have painted what was put off."""
-        if self.is_over:
+        window, self._window = self._window, None
+        if window is None:
             return
-        self.is_over = True
-        with suppress(RuntimeError):  # the window may be gone
-            self._window.removeEventFilter(self)
+        with suppress(RuntimeError):  # it may be gone
+            window.removeEventFilter(self)
             if self._is_due:
-                QCoreApplication.postEvent(self._window, QEvent(QEvent.Type.UpdateRequest))
+                QCoreApplication.postEvent(window, QEvent(QEvent.Type.UpdateRequest))
             self.deleteLater()
