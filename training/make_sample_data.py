@@ -45,8 +45,8 @@ COIN_CLICKS = (
     ((244, 115), (286, 115), (265, 92), (264, 135)),
     ((236, 173), (287, 172), (261, 144), (257, 200)),
 )
-# The chipped coin: a smooth outline cuts across the chip below left, and the drag moves it back to the rim.
-COIN_DRAGS = ((11, (214, 262), (210, 262)),)
+# The largest coin: its lower left is worn, the outline runs a little outside the rim there, and the drag moves it back.
+COIN_DRAGS = ((12, (208, 325), (206, 327)),)
 
 
 # ---------------------------------------------------------------- cells
