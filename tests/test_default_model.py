@@ -35,6 +35,7 @@ def test_the_file_is_small_and_the_card_complete():
     for key in ("data", "licence", "command", "commit", "train", "validation", "threshold_search"):
         assert loaded.card[key], key
     assert loaded.card["train"]["seed"] is not None
+    assert "/" not in loaded.card["train"]["parent"]  # a name, not a place on somebody's machine
     for name in ("dsb2018", "emps", "sunnybrook_lv", "usiigaci", "coco128"):
         assert loaded.card["validation"]["extreme_points"]["by_set"][name]["objects"] > 0
     assert "| dsb2018 |" in (loaded.path / "README.md").read_text(encoding="utf-8")

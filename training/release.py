@@ -121,6 +121,7 @@ def main() -> None:
         "--command", default="python training/run.py training/recipes/default.toml pack.safetensors RUN"
     )
     parser.add_argument("--commit", help="commit that trained; the present one by default")
+    parser.add_argument("--hardware", help="what trained; what runs here by default")
     parser.add_argument("--note", default="")
     args = parser.parse_args()
     loaded = load_model(args.run)
@@ -129,6 +130,8 @@ def main() -> None:
     threshold, curve = search_threshold(predictor, [args.data / name for name in names], 30, 0, worth=WORTH)
     loaded.model.config = replace(loaded.config, threshold=threshold)
     threads = torch.get_num_threads()
+    here = f"{threads} CPU core{'s' * (threads > 1)}, torch {torch.__version__}"
+    train = loaded.card.get("train", {})
     card: dict[str, Any] = {
         "name": args.out.name,
         "licence": "BSD-3-Clause",
@@ -139,9 +142,9 @@ def main() -> None:
         "commit": args.commit or git_commit(),
         "parameters": parameter_count(loaded.model),
         "threshold_search": {"data": "training images, 30 objects per set, seed 0", "miou": curve},
-        "hardware": f"{threads} CPU core{'s' * (threads > 1)}, torch {torch.__version__}",
+        "hardware": args.hardware or here,
         "note": args.note,
-        "train": loaded.card.get("train", {}),
+        "train": {**train, "parent": Path(train.get("parent", "")).name},  # not where it lies on this machine
         "steps": loaded.card.get("steps"),
         "seconds": loaded.card.get("seconds"),
     }
