@@ -105,12 +105,9 @@ def drag_loss(phi: Tensor, distance: Tensor, weight: Tensor, ends: Tensor, made:
         Distance in network pixels that costs about 1; smaller ones are squared (Huber).
     """
     sides = torch.tensor(phi.shape[-2:], device=phi.device, dtype=phi.dtype)
-    where = (2 * ends + 1) / sides - 1  # -1 and 1 are the outer edges
-    missed = (phi - distance) / scale
-    there = F.grid_sample(missed, where.flip(-1)[:, None], padding_mode="border", align_corners=False)[:, 0, 0]
-    known = F.grid_sample(weight, where.flip(-1)[:, None], mode="nearest", padding_mode="border", align_corners=False)[
-        :, 0, 0
-    ]
+    where = ((2 * ends + 1) / sides - 1).flip(-1)[:, None]  # (x, y); -1 and 1 are the outer edges
+    missed = F.grid_sample((phi - distance) / scale, where, padding_mode="border", align_corners=False)[:, 0, 0]
+    known = F.grid_sample(weight, where, mode="nearest", padding_mode="border", align_corners=False)[:, 0, 0]
     counted = made * known
-    costs = F.smooth_l1_loss(there, torch.zeros_like(there), reduction="none")
+    costs = F.smooth_l1_loss(missed, torch.zeros_like(missed), reduction="none")
     return (costs * counted).sum() / counted.sum().clamp_min(1)

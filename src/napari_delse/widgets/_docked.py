@@ -21,6 +21,13 @@ QLabel#notice { font-weight: bold; }
 """
 
 
+def main_window(widget: QWidget) -> QWidget:
+    """The window that a widget belongs to, also if it lies in a dock that floats beside it."""
+    while (parent := widget.parentWidget()) is not None:
+        widget = parent
+    return widget
+
+
 class DockedPanel(QWidget):
     """A status line and an offer above what a widget shows; it ends its work when it is taken out of the window.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from napari_delse.annotation.actions import EXTREME_CLICKS
 
 _AREAS = 4  # so many areas of dropped parts are told one by one
@@ -72,6 +74,14 @@ def _first(words: str) -> str:
 
 def _pixels(area: int) -> str:
     return "1 pixel" if area == 1 else f"{area:,} pixels"
+
+
+def labels_wanted(dtype: str) -> str:
+    """Why unfinished work cannot be restored without the labels that it began with."""
+    return (
+        "this work began with labels that were there already; open them as "
+        f"{np.dtype(dtype)}, choose them as the labels, and restore it then"
+    )
 
 
 def sentence(error: BaseException | str) -> str:

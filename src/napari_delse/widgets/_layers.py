@@ -286,7 +286,7 @@ def place(layer: Any, source: ImageSource) -> None:
         setattr(layer, name, value)
 
 
-def new_labels(source: ImageSource) -> Labels:
+def new_labels(source: ImageSource, dtype: npt.DTypeLike = np.uint16) -> Labels:
     """Empty labels for an image.
 
     Raises
@@ -295,9 +295,9 @@ def new_labels(source: ImageSource) -> Labels:
         If the memory does not suffice.
     """
     try:
-        data = np.zeros(source.shape, np.uint16)
+        data = np.zeros(source.shape, dtype)
     except MemoryError:
-        needed = 2 * math.prod(source.shape) / 2**30
+        needed = np.dtype(dtype).itemsize * math.prod(source.shape) / 2**30
         raise ValueError(
             f"labels for '{source.layer.name}' need {needed:.0f} GiB of memory; open labels that lie on disk "
             "(zarr) and choose them instead"

@@ -7,6 +7,8 @@ from contextlib import suppress
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
+from napari_delse.widgets._docked import main_window
+
 
 class StillWindow:
     """Holds back the painting of the main window that a widget belongs to.
@@ -29,10 +31,7 @@ class StillWindow:
     def hold(self) -> None:
         """Paint nothing from now on."""
         if self._pause is None or self._pause.is_over:
-            window = self._widget
-            while (parent := window.parentWidget()) is not None:
-                window = parent
-            self._pause = _Pause(window, self.longest)
+            self._pause = _Pause(main_window(self._widget), self.longest)
 
     def release(self) -> None:
         """Paint what there is."""

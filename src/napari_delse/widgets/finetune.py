@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QPushButton
 
+from napari_delse.widgets._docked import main_window
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._finetune import words as say
 from napari_delse.widgets._finetune.choice import SourceChoice
@@ -126,10 +127,8 @@ class FineTuneWidget(TrainingPanel):
     @property
     def annotate(self) -> AnnotateWidget | None:
         """The annotate widget of the same viewer, if it is open."""
-        top: QWidget = self
-        while (above := top.parentWidget()) is not None:
-            top = above
-        found = top.findChildren(AnnotateWidget)  # a window has one viewer, which napari hides behind many proxies
+        # A window has one viewer, which napari hides behind many proxies.
+        found = main_window(self).findChildren(AnnotateWidget)
         return found[-1] if found else None
 
     def use_model(self, name: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_delse.annotation.session import AnnotationSession
+from napari_delse.widgets._guide import labels_wanted
 from napari_delse.widgets._label_store import LayerLabels
 from napari_delse.widgets._layers import MINE, new_labels
 from napari_delse.widgets._source import ImageSource
@@ -67,16 +68,10 @@ class Restorer:
                 return mine
             if len(filled) == 1:
                 return filled[0]
-            raise ValueError(
-                "this work began with labels that were there already; open them as "
-                f"{np.dtype(header.dtype)}, choose them as the labels, and restore it then"
-            )
+            raise ValueError(labels_wanted(header.dtype))
         if mine is not None and mine in free and mine.metadata.get(MINE) and sessions[mine].next_label == 1:
             return mine
-        layer = new_labels(source)
-        if np.dtype(layer.data.dtype) != np.dtype(header.dtype):
-            layer.data = np.zeros(source.shape, header.dtype)
-        return layer
+        return new_labels(source, header.dtype)
 
     def _on_restored(self, source: ImageSource, layer: Labels, session: AnnotationSession) -> None:
         desk = self._desk

@@ -11,6 +11,7 @@ from napari.layers import Labels
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._batch.labels import fits
 from napari_delse.widgets._desk import desk_of
+from napari_delse.widgets._guide import labels_wanted
 from napari_delse.widgets._layers import new_labels
 
 if TYPE_CHECKING:
@@ -63,14 +64,9 @@ class BatchRestorer:
             layer = self._form.labels_box.currentData()
             suits = isinstance(layer, Labels) and fits(layer, source) and np.can_cast(header.dtype, layer.data.dtype)
             if header.blank and not (suits and not np.any(layer.data)):
-                layer = new_labels(source)
-                if layer.data.dtype != np.dtype(header.dtype):
-                    layer.data = np.zeros(source.shape, header.dtype)
+                layer = new_labels(source, header.dtype)
             elif not suits:
-                raise ValueError(
-                    "this work began with labels that were there already; open them as "
-                    f"{np.dtype(header.dtype)}, choose them as the labels, and restore it then"
-                )
+                raise ValueError(labels_wanted(header.dtype))
             self._is_busy = True
             self._journals.restore(layer.data, partial(self._restored, layer), self._not_restored)
 
