@@ -102,6 +102,7 @@ class CropBatch(NamedTuple):
     mask: Tensor  # truth, 0 or 1
     weight: Tensor  # 0 on ignored pixels
     distance: Tensor  # truncated signed distance of the truth
+    pixel: Tensor  # (B, 2) sides of a pixel of the image, y and x, before the crop was turned and stretched
     drags: Tensor  # (B, 3, 2, 2) recorded drags, start and end; infinity where there is none to use
 
     @property
@@ -300,6 +301,7 @@ class CropSampler:
             mask,
             weight,
             signed_distance(mask, self.model.truncation_pixels(size)),
+            pack.zoom[:, None] / cell,
             drags,
         )
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_delse import losses
-from napari_delse.levelset import signed_distance
+from napari_delse.levelset import gradient, signed_distance
 from napari_delse.model import Delse, Encoded, ModelConfig, click_map, drag_maps
 from napari_delse.train.batches import Batches, Draw, random_stream
 from napari_delse.train.config import LossConfig, TrainConfig, TrainProgress
@@ -133,6 +133,33 @@ def _nearest(boundary: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([index // size, index % size], dim=-1).to(point), near.sqrt()
 
 
+def on_image_pixels(points: Tensor, phi: Tensor, pixel: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Centres of boundary pixels of the network, moved to where those of the image may lie.
+
+    People and `annotator.worst_point` see pixels of the image. The centre of one that lies just inside a boundary is
+    up to its side away from it; in the crop of a small object that is several pixels of the network.
+
+    Parameters
+    ----------
+    points : Tensor, shape (B, 2)
+        (y, x) in network pixels, half a pixel inside the boundary.
+    phi : Tensor, shape (B, 1, H, W)
+        Whose boundary it is, positive inside.
+    pixel : Tensor, shape (B, 2)
+        Sides of a pixel of the image in network pixels.
+    generator : torch.Generator or None
+        Of the random depth.
+    """
+    size = phi.shape[-1]
+    sides = pixel.clamp_min(1.0)  # several pixels of the image in one of the network: then the latter is what is seen
+    grid = ((2 * points + 1) / size - 1).flip(-1)[:, None, None]
+    inwards = F.grid_sample(gradient(phi), grid, padding_mode="border", align_corners=False)[..., 0, 0]
+    inwards = inwards / inwards.norm(dim=-1, keepdim=True).clamp_min(1e-3)
+    depth = torch.rand(len(points), 1, generator=generator, device=points.device) * sides - 0.5
+    moved: Tensor = points + inwards * depth
+    return moved.clamp(0, size - 1)
+
+
 def _boundary(mask: Tensor) -> Tensor:
     """Inside pixels with one of their four neighbours outside; the border of the crop is no boundary."""
     padded = F.pad(mask, (1, 1, 1, 1), mode="replicate")
@@ -141,8 +168,10 @@ def _boundary(mask: Tensor) -> Tensor:
     return (mask - torch.minimum(vertical, horizontal)) > 0.5
 
 
-def next_drag(phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """The drag that a person recorded for this turn, else the one of `simulate_drag`.
+def next_drag(
+    phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The drag that a person recorded for this turn, else the one of `simulate_drag`, `on_image_pixels`.
 
     A recorded drag counts as long as it holds what it was made to move: its start must lie on the predicted contour,
     give or take half its length (or two pixels). A model that does not make this error needs another example.
@@ -157,6 +186,8 @@ def next_drag(phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0) 
         How many drags were made before.
     threshold : float
         phi above this is inside.
+    generator : torch.Generator, optional
+        Of the place within a pixel of the image.
 
     Returns
     -------
@@ -166,6 +197,8 @@ def next_drag(phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0) 
         Whether there is such a drag.
     """
     start, end, made = simulate_drag(phi, batch.mask, batch.weight, threshold)
+    start = on_image_pixels(start, phi, batch.pixel, generator)
+    end = on_image_pixels(end, batch.distance, batch.pixel, generator)
     if turn >= batch.drags.shape[1]:
         return start, end, made
     told = batch.drags[:, turn]
@@ -177,7 +210,9 @@ def next_drag(phi: Tensor, batch: CropBatch, turn: int, threshold: float = 0.0) 
     return start, end, made | used
 
 
-def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: int) -> dict[str, Tensor]:
+def interactive_losses(
+    model: Delse, batch: CropBatch, loss: LossConfig, drags: int, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
     """Losses after one to three drags, each made on the prediction before it (section 4.4); see `next_drag`."""
     size = batch.mask.shape[-1]
     config = model.config
@@ -192,7 +227,7 @@ def interactive_losses(model: Delse, batch: CropBatch, loss: LossConfig, drags: 
         with torch.set_grad_enabled(last):
             if turn:
                 assert phi is not None
-                start, end, wrong = next_drag(phi, batch, turn - 1, config.threshold)
+                start, end, wrong = next_drag(phi, batch, turn - 1, config.threshold, generator)
                 starts, ends, made = [*starts, start], [*ends, end], [*made, wrong]
                 points = torch.cat([points, end[:, None]], dim=1)
                 present = torch.cat([present, wrong[:, None]], dim=1)
@@ -223,7 +258,7 @@ class _Losses(torch.nn.Module):
 
     def forward(self, batch: CropBatch, drags: int, simulate: bool, generator: torch.Generator) -> dict[str, Tensor]:
         if drags:
-            return interactive_losses(self.model, batch, self.loss, drags)
+            return interactive_losses(self.model, batch, self.loss, drags, generator)
         return training_losses(self.model, batch, self.loss, simulate=simulate, generator=generator)
 
 
