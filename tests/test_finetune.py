@@ -67,5 +67,7 @@ def test_a_gain_tells_its_spread_over_the_objects():
 
 
 def test_the_same_scores_are_not_better():
+    """Neither are those of which the report would not show that they are."""
     assert not better(scored(0.5, 0.6), scored(0.5, 0.6))
+    assert not better(scored(0.5, 0.6), scored(0.5, 0.6009))
     assert better(scored(0.5, 0.6), scored(0.8, 0.9))

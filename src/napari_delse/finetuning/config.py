@@ -26,6 +26,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Settings by the time that a person has."""
 
 _DRAWS = 2000  # of the bootstrap
+_LEAST_GAIN = 0.001  # of mean IoU; less would be reported as nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def train_config(config: FineTuneConfig, batch_size: int | None = None) -> Train
 
 def better(before: ScoredObjects, now: ScoredObjects) -> bool:
     """Whether a model is to be kept instead of another one, from their scores on the same objects."""
-    return now.mean_iou > before.mean_iou
+    return now.mean_iou - before.mean_iou >= _LEAST_GAIN
 
 
 @dataclass(frozen=True)
