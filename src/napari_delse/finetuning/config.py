@@ -41,7 +41,7 @@ class FineTuneConfig:
     score_objects: int = 40  # held-out objects scored at every checkpoint, at most
     learning_rate: float = 1e-3  # at its highest
     batch_size: int = 8  # objects per step
-    size: int | None = 128  # input side of the new model, at most its parent's; 192 draws large objects finer, slower
+    size: int | None = 128  # input side of the new model, at most its parent's; 160 draws large objects finer, slower
     replay: float = 0.0  # share of the examples that are synthetic, against forgetting what the parent knew
     freeze_norm: bool = True  # keep the parent's batch norm statistics
     interactive_share: float = 0.25  # share of steps that train corrections
@@ -55,7 +55,7 @@ class FineTuneConfig:
                 f"minutes must be > 0 and validation in (0, 1), got {self.minutes:g} and {self.validation:g}"
             )
         if self.size is not None and (self.size < 32 or self.size % 32):
-            raise ValueError(f"size must be a positive multiple of 32, such as 128 or 192, got {self.size}")
+            raise ValueError(f"size must be a positive multiple of 32, such as 128 or 160, got {self.size}")
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay must be a share in [0, 1) of the examples, such as 0.25, got {self.replay:g}")
         least_of = {"patience": 1, "steps": 1, "objects": 1, "score_objects": 1, "batch_size": 2}
