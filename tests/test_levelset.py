@@ -21,6 +21,7 @@ from napari_delse.levelset import (
     evolve,
     gradient,
     signed_distance,
+    values_at,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -504,3 +505,18 @@ def test_evolution_defaults_are_the_papers():
 
 if __name__ == "__main__":
     np.save(GOLDEN / "evolution.npy", golden_evolution())
+
+
+@given(seed=st.integers(0, 10**6))
+def test_values_at_points_are_those_of_the_pixels_and_linear_between(seed):
+    rng = np.random.default_rng(seed)
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
+    field = torch.stack([3 * y - x, y + 2 * x])[None]
+    points = torch.from_numpy(rng.uniform(0, (6, 8), (1, 5, 2)).astype(np.float32))
+    found = values_at(field, points)
+    assert found[0, 0] == pytest.approx(3 * points[0, :, 0] - points[0, :, 1], abs=1e-4)
+    assert found[0, 1] == pytest.approx(points[0, :, 0] + 2 * points[0, :, 1], abs=1e-4)
+    assert torch.equal(
+        values_at(field, points.round(), "nearest")[0, 1], (points[0, :, 0].round() + 2 * points[0, :, 1].round())
+    )
+    assert values_at(field, torch.tensor([[[-4.0, 20.0]]]))[0, 0] == pytest.approx(-8)

@@ -255,3 +255,24 @@ def boundary_directions(distance: Tensor) -> Tensor:
     grad = gradient(distance)
     length = grad.square().sum(dim=1, keepdim=True).sqrt()
     return torch.where(length > 1e-3, -torch.sign(distance) * grad / length.clamp_min(1e-3), torch.zeros_like(grad))
+
+
+def values_at(field: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """Values of a field at points between its pixels; beyond its border those of the border.
+
+    Parameters
+    ----------
+    field : Tensor, shape (B, C, H, W)
+        Any field.
+    points : Tensor, shape (B, K, 2)
+        (y, x) in pixels, 0 at the centre of the first one.
+    mode : str
+        "bilinear" or "nearest".
+
+    Returns
+    -------
+    Tensor, shape (B, C, K)
+    """
+    sides = torch.tensor(field.shape[-2:], device=points.device, dtype=points.dtype)
+    where = ((2 * points + 1) / sides - 1).flip(-1)[:, None]  # (x, y); -1 and 1 are the outer edges
+    return F.grid_sample(field, where, mode=mode, padding_mode="border", align_corners=False)[:, :, 0]

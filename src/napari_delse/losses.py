@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_delse.levelset import values_at
+
 
 def heaviside(phi: Tensor, epsilon: float) -> Tensor:
     """H_eps(s) = (1 + 2/pi atan(s / eps)) / 2, the paper's smooth step."""
@@ -104,10 +106,8 @@ def drag_loss(phi: Tensor, distance: Tensor, weight: Tensor, ends: Tensor, made:
     scale : float
         Distance in network pixels that costs about 1; smaller ones are squared (Huber).
     """
-    sides = torch.tensor(phi.shape[-2:], device=phi.device, dtype=phi.dtype)
-    where = ((2 * ends + 1) / sides - 1).flip(-1)[:, None]  # (x, y); -1 and 1 are the outer edges
-    missed = F.grid_sample((phi - distance) / scale, where, padding_mode="border", align_corners=False)[:, 0, 0]
-    known = F.grid_sample(weight, where, mode="nearest", padding_mode="border", align_corners=False)[:, 0, 0]
+    missed = values_at((phi - distance) / scale, ends)[:, 0]
+    known = values_at(weight, ends, "nearest")[:, 0]
     counted = made * known
     costs = F.smooth_l1_loss(missed, torch.zeros_like(missed), reduction="none")
     return (costs * counted).sum() / counted.sum().clamp_min(1)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_delse import losses
-from napari_delse.levelset import gradient, signed_distance
+from napari_delse.levelset import gradient, signed_distance, values_at
 from napari_delse.model import Delse, Encoded, ModelConfig, click_map, drag_maps
 from napari_delse.train.batches import Batches, Draw, random_stream
 from napari_delse.train.config import LossConfig, TrainConfig, TrainProgress
@@ -150,14 +150,12 @@ def on_image_pixels(points: Tensor, phi: Tensor, pixel: Tensor, generator: torch
     generator : torch.Generator or None
         Of the random depth.
     """
-    size = phi.shape[-1]
     sides = pixel.clamp_min(1.0)  # several pixels of the image in one of the network: then the latter is what is seen
-    grid = ((2 * points + 1) / size - 1).flip(-1)[:, None, None]
-    inwards = F.grid_sample(gradient(phi), grid, padding_mode="border", align_corners=False)[..., 0, 0]
+    inwards = values_at(gradient(phi), points[:, None])[..., 0]
     inwards = inwards / inwards.norm(dim=-1, keepdim=True).clamp_min(1e-3)
     depth = torch.rand(len(points), 1, generator=generator, device=points.device) * sides - 0.5
     moved: Tensor = points + inwards * depth
-    return moved.clamp(0, size - 1)
+    return moved.clamp(0, phi.shape[-1] - 1)
 
 
 def _boundary(mask: Tensor) -> Tensor:
