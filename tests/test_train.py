@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -336,6 +336,7 @@ def test_the_simulated_drag_starts_on_the_wrong_contour_and_ends_on_the_true_one
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 1.5]))
+@example(seed=817, threshold=1.5)
 def test_training_drags_what_evaluation_drags(seed, threshold):
     """Not from where the truth is unknown, and by the threshold with which the model predicts."""
     rng = np.random.default_rng(seed)
@@ -355,7 +356,9 @@ def test_training_drags_what_evaluation_drags(seed, threshold):
     )
     if told is None or math.dist(*told) > 15.5:  # farther than a quarter of the crop is all the same
         return
-    assert made.item()
+    assert made.item() == (math.dist(*told) > 1)  # next to each other they are as right as network pixels can be
+    if not made.item():
+        return
     assert (start[0] - end[0]).norm().item() == pytest.approx(math.dist(*told), abs=1e-3)
     assert not unknown[tuple(start[0].int().tolist())]
 
