@@ -13,7 +13,7 @@ import tifffile
 from napari_delse.data.files import open_image
 from napari_delse.data.prompts import ObjectPrompt, write_prompts
 from napari_delse.geometry import ExtremePoints, ObjectMask
-from napari_delse.stacks import batches, label_files, work_folder
+from napari_delse.stacks import batches, label_files
 from napari_delse.stacks.batch_files import inputs_of, jobs_of, mode_of
 from napari_delse.stacks.batches import How, Job, Outcome, Progress, Threads, run
 from napari_delse.stacks.planes import BLOCK, Table, blocks_of, label_planes
@@ -261,6 +261,99 @@ def test_bad_files_do_not_stop_the_others(stack, tmp_path):
     assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["a.tif", "a_objects.csv"]
 
 
+def test_a_full_disk_at_the_beginning_locks_nobody_out(stack, monkeypatch):
+    def full(self, name, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkFolder, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            outcome(stack.job, Boxes())
+    assert outcome(stack.job, Boxes()).objects == 60
+
+
+@pytest.mark.parametrize("edit", [None, lambda text: text.replace(",", ";"), lambda text: text.replace("doubt", "ok")])
+def test_a_finished_file_is_skipped_whatever_became_of_its_table(stack, tmp_path, edit):
+    job = replace(stack.job, table=tmp_path / "a.csv")
+    outcome(job, Boxes())
+    text = job.table.read_text()
+    job.table.unlink()
+    if edit is not None:
+        job.table.write_text(edit(text))
+    predictor = Boxes()
+    again = outcome(job, predictor)
+    assert (again.status, again.counted, again.objects, predictor.seen) == ("skipped", False, 0, [])
+    if edit is not None:
+        assert job.table.read_text() == edit(text)
+
+
+def test_a_table_of_somebody_else_is_not_replaced(stack, tmp_path):
+    job = replace(stack.job, table=tmp_path / "a.csv")
+    job.table.write_text("label,comment\n1,mine\n")
+    predictor = Boxes()
+    with pytest.raises(ValueError, match=r"a\.csv exists and is not as this command writes it; move it"):
+        outcome(job, predictor)
+    assert (job.table.read_text(), predictor.seen) == ("label,comment\n1,mine\n", [])
+    assert outcome(job, predictor, again=True).objects == 60
+    job.out.unlink()  # as after a run that ended between the table and the labels
+    assert outcome(job, Boxes()).objects == 60
+
+
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.ome.zarr"])
+def test_axes_that_a_format_cannot_name_are_refused_before_any_work(tmp_path, name):
+    for file, value in (("a.tif", 0), ("b.tif", 1)):
+        pixels = np.full((2, 3, 20, 30), value, np.uint8)
+        tifffile.imwrite(tmp_path / file, pixels, photometric="minisblack", metadata={"axes": "QIYX"})
+    predictor = Boxes()
+    with pytest.raises(ValueError, match=r"knows .* got (QIYX|Q and I)"):
+        outcome(Job(tmp_path / "a.tif", "labels", tmp_path / "b.tif", tmp_path / "out" / name), predictor)
+    assert predictor.seen == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("axes", ["QQYX", "TZYX", "SYX"])
+def test_planes_of_labels_need_no_names_in_a_plain_tiff(tmp_path, axes):
+    shape = (3, 20, 30) if axes == "SYX" else (2, 3, 20, 30)
+    labels = np.zeros(shape, np.uint16)
+    labels[..., 4:12, 5:15] = np.arange(1, labels[..., 0, 0].size + 1).reshape(*shape[:-2], 1, 1)
+    grey = {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8), metadata={"axes": "TZYX"[-len(shape) :]}, **grey)
+    options = {
+        "QQYX": grey,
+        "TZYX": {"metadata": {"axes": "TZYX"}} | grey,
+        "SYX": {"photometric": "rgb", "planarconfig": "separate"},
+    }[axes]
+    tifffile.imwrite(tmp_path / "b.tif", labels, **options)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.series[0].axes == axes
+    job = Job(tmp_path / "a.tif", "labels", tmp_path / "b.tif", tmp_path / "out.tif")
+    outcome(job, Boxes())
+    with open_image(job.out) as result:
+        np.testing.assert_array_equal(result.read(), labels)
+
+
+def test_each_block_of_a_large_plane_is_read_once_however_its_objects_lie(stack, monkeypatch, tmp_path):
+    monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 4)
+    for module, name, value in ((label_files, "_HUGE", 99), (label_files, "_TIFF_TILE", 16), (label_files, "TILE", 16)):
+        monkeypatch.setattr(module, name, value)
+    objects = [
+        ObjectPrompt(i + 1, (2,), ExtremePoints.from_box([(y, x), (y + 5, x + 5)]))
+        for i, (y, x) in enumerate(RNG.permutation([(y, x) for y in range(2, 50, 8) for x in range(2, 70, 8)]).tolist())
+    ]
+    write_prompts(tmp_path / "p.csv", objects)
+    reads = []
+    read = WorkFolder.read
+    monkeypatch.setattr(WorkFolder, "read", lambda self, key: reads.append(key) or read(self, key))
+    job = replace(stack.job, mode="table", prompts=tmp_path / "p.csv", table=tmp_path / "t.csv")
+    made = outcome(job, Boxes(), rows=True)
+    assert len(reads) == len(set(reads)) > 10  # once for the table and the labels
+    assert [row.area for row in made.rows] == [36] * len(objects)
+    with open_image(job.out) as result:
+        for one in objects:
+            y, x = (round(v) for v in one.prompt.box[:2])
+            assert (result.data[2, y : y + 6, x : x + 6] == one.label).all()
+
+
 # ---------------------------------------------------------------- formats
 
 
@@ -277,7 +370,6 @@ def test_many_objects_in_large_planes_are_the_same_in_tiles(stack, suffix, tile,
         monkeypatch.setattr(label_files, "TILE", 16)
         monkeypatch.setattr("napari_delse.export.images._CHUNK", 16)
         monkeypatch.setattr("napari_delse.export.source.TILE", 16)
-        monkeypatch.setattr(work_folder, "_KEPT", 1)
     outcome(job, Boxes())
     with open_image(job.out) as result:
         np.testing.assert_array_equal(result.read(), stack.labels)

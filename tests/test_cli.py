@@ -18,8 +18,10 @@ from napari_delse import __version__, cli
 from napari_delse.annotation.edits import ArrayLabels, PlaneKey
 from napari_delse.annotation.journal import Identity, start
 from napari_delse.annotation.session import AnnotationSession
+from napari_delse.data.files import open_image
 from napari_delse.data.images import Plane
 from napari_delse.data.prompts import ObjectPrompt, read_prompts, write_prompts
+from napari_delse.export.labels import export_labels
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 
 
@@ -344,6 +346,27 @@ def test_what_cannot_be_segmented_leaves_nothing(fails, job, tmp_path, predictor
     assert fails("segment", image, *rest) == "napari-delse: out of memory\n"
 
 
+def test_labels_of_a_folder_are_not_written_over_while_they_are_refined(fails, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", FLAT)
+    (tmp_path / "coarse").mkdir()
+    coarse = tmp_path / "coarse" / "a.tif"
+    tifffile.imwrite(coarse, FLAT + 1)
+    asked = "segment", tmp_path / "a.tif", "--prompts", f"labels:{coarse.parent}"
+    assert "is what is read; give the labels a file of their own" in fails(*asked, "--out", coarse)
+    assert "is what is read" in fails(*asked, "--out-dir", coarse.parent, "--overwrite")
+    (tmp_path / "same.tif").symlink_to(coarse)
+    assert "is what is read" in fails(*asked, "--out", tmp_path / "same.tif")
+
+
+def test_the_only_label_image_of_a_group_is_not_written_over(fails, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    tifffile.imwrite(tmp_path / "a.tif", FLAT)
+    zarr.create_group(str(tmp_path / "k.zarr"), attributes={"ome": {"version": "0.5", "multiscales": [{}]}})
+    cells = export_labels(FLAT + 1, tmp_path / "k.zarr" / "labels" / "cells")
+    asked = "segment", tmp_path / "a.tif", "--prompts", f"labels:{cells.parent}"
+    assert "cells is what is read" in fails(*asked, "--out", cells)
+
+
 # ---------------------------------------------------------------- evaluate
 
 
@@ -565,6 +588,27 @@ class TestExport:
             text = file.ome_metadata
             np.testing.assert_array_equal(file.asarray(), labels)
         assert all(f'{name}="{size}"' in text for name, size in sizes.items())
+
+    def test_an_unknown_unit_is_told_and_left_out(self, tmp_path, capsys):
+        labels = np.ones((3, 20, 30), np.uint16)
+        about = {"axes": "ZYX", "spacing": 0.5, "unit": "furlong"}
+        tifffile.imwrite(tmp_path / "labels.tif", labels, imagej=True, resolution=(10, 10), metadata=about)
+        assert self.run(tmp_path / "labels.tif", tmp_path / "cells.geojson") == 0
+        assert "a unit that is not known along Z, Y, X (furlong); sizes there" in capsys.readouterr().err
+
+    def test_ome_zarr_keeps_its_sizes_and_colours_are_no_labels(self, tmp_path, capsys):
+        pytest.importorskip("zarr")
+        where = {"axes": "ZYX", "scale": (2, 0.5, 0.5), "units": "micrometer", "translate": (0, 7, 0)}
+        export_labels(np.ones((3, 20, 30), np.uint16), tmp_path / "a.zarr", **where)
+        assert self.run(tmp_path / "a.zarr", tmp_path / "b.zarr") == 0
+        assert self.run(tmp_path / "a.zarr", tmp_path / "b.ome.tif") == 0
+        with open_image(tmp_path / "b.zarr") as image:
+            assert (image.pixel_size[0], image.origin) == ({"Z": 2, "Y": 0.5, "X": 0.5}, {"Y": 7})
+        with open_image(tmp_path / "b.ome.tif") as image:
+            assert image.pixel_size[0] == {"Z": 2, "Y": 0.5, "X": 0.5}
+        tifffile.imwrite(tmp_path / "c.tif", np.ones((20, 30, 3), np.uint8), photometric="rgb")
+        assert self.run(tmp_path / "c.tif", tmp_path / "c.geojson") == 2
+        assert "holds colours (axes YXS), not labels" in capsys.readouterr().err
 
     def test_what_exists_is_replaced_only_when_asked(self, tmp_path, capsys):
         tifffile.imwrite(tmp_path / "labels.tif", np.ones((20, 30), np.uint16))

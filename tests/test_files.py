@@ -7,6 +7,7 @@ import tifffile
 
 from napari_delse.data import files
 from napari_delse.data.files import ImageFile, label_dtype, open_image, write_labels
+from napari_delse.data.units import unit_named
 from napari_delse.geometry import Crop
 
 RNG = np.random.default_rng(0)
@@ -154,3 +155,76 @@ def test_label_dtype_is_the_smallest_that_fits():
     assert [label_dtype(n).name for n in (1, 255, 256, 65535, 65536, 2**32 - 1)] == [
         "uint8", "uint8", "uint16", "uint16", "uint32", "uint32",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- pixel sizes
+
+
+def test_sizes_of_imagej_keep_their_units(tmp_path):
+    known = {"spacing": 0.3, "unit": "\\u00B5m", "finterval": 5.0, "tunit": "min", "zunit": "nm"}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, imagej=True, resolution=(10, 5), metadata={"axes": "TZYX", **known})
+    with open_image(path) as image:
+        sizes, units = image.pixel_size
+        assert sizes == pytest.approx({"Y": 0.2, "X": 0.1, "Z": 0.3, "T": 5})
+        named = {axis: unit_named(unit, axis).name for axis, unit in units.items()}
+        assert named == {"Y": "micrometer", "X": "micrometer", "Z": "nanometer", "T": "minute"}
+        write_labels(tmp_path / "b.tif", list(np.ones((12, 30, 40), np.uint8)), np.dtype(np.uint8), image)
+    with open_image(tmp_path / "b.tif") as labels:
+        assert labels.pixel_size == (pytest.approx(sizes), units)
+
+
+def test_sizes_of_ome_zarr_become_those_of_imagej(tmp_path):
+    sizes = {"T": 2.0, "Z": 300.0, "Y": 0.2, "X": 0.1}
+    units = {"T": "minute", "Z": "nanometer", "Y": "micrometer", "X": "micrometer"}
+    image = ImageFile(tmp_path / "a.zarr", STACK, "TZYX", {"sizes": sizes, "units": units}, "zarr")
+    write_labels(tmp_path / "b.tif", list(np.ones((12, 30, 40), np.uint8)), np.dtype(np.uint8), image)
+    with open_image(tmp_path / "b.tif") as labels:
+        assert labels.pixel_size[0] == pytest.approx({"T": 120, "Z": 0.3, "Y": 0.2, "X": 0.1})
+        assert labels.pixel_size[1] == {"T": "second", "Z": "um", "Y": "um", "X": "um"}
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "unit"),
+    [
+        ("microns", "X", "micrometer"),
+        ("\\u00B5m", "Z", "micrometer"),
+        ("µm", "Y", "micrometer"),
+        ("hr", "T", "hour"),
+        ("Minutes", "T", "minute"),
+        ("second", "Z", None),
+        ("um", "T", None),
+        ("furlong", "X", None),
+    ],
+)
+def test_units_are_known_by_the_names_that_programs_use(name, axis, unit):
+    found = unit_named(name, axis)
+    assert (found and found.name) == unit
+
+
+# ---------------------------------------------------------------- what is missing, and what is more
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_planes_that_were_never_written_are_black(tmp_path, options):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, STACK[0, :2], metadata={"axes": "ZYX"}, **options)
+    tifffile.tiffcomment(path, tifffile.tiffcomment(path).replace('SizeZ="2"', 'SizeZ="3"'))
+    with open_image(path) as image:
+        assert image.plane_counts == (3,)
+        np.testing.assert_array_equal(image.read(), [*STACK[0, :2], np.zeros((30, 40))])
+
+
+def test_further_images_of_a_file_are_told_of(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for _ in range(3):
+            writer.write(STACK[0], metadata={"axes": "ZYX"})
+    told = pytest.warns(RuntimeWarning, match="holds 3 images, such as positions of a stage, and only the first")
+    with told, open_image(path) as image:
+        assert image.data.shape == STACK[0].shape
+
+
+@pytest.mark.parametrize(("axes", "named"), [("QQYX", "QIYX"), ("SYX", "QYX"), ("IQYX", "IQYX"), ("YXS", "YXS")])
+def test_unnamed_planes_of_labels_get_different_letters(axes, named):
+    assert files._names_of_planes(axes) == named

@@ -65,7 +65,7 @@ def test_pixel_sizes_are_known_and_pass_into_tiff(tmp_path):
         write_labels(tmp_path / "a.tif", labels, labels.dtype, image)
     with open_image(tmp_path / "a.tif") as written:
         assert written.axes == "ZYX"
-        assert written.pixel_size == (known, dict.fromkeys("YXZ", "micrometer"))
+        assert written.pixel_size == (known, dict.fromkeys("YXZ", "um"))
 
 
 def test_plain_arrays_and_folders_of_images_are_read(tmp_path):
@@ -100,3 +100,30 @@ def test_channels_of_a_tiff_may_stand_anywhere(tmp_path):
     tifffile.imwrite(tmp_path / "labels.tif", labels[:2], photometric="minisblack")
     with pytest.raises(ValueError, match="must match"):
         list(read_pairs(tmp_path / "image.tif", tmp_path / "labels.tif"))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_lie_where_their_image_does(tmp_path, version):
+    image = write_image(tmp_path / "image.ome.zarr", np.zeros((3, 700, 50), np.uint8), "ZYX", version)
+    group = zarr.open_group(str(image), mode="a")
+    about = dict(group.attrs) if version == "0.4" else dict(group.attrs["ome"])
+    about["multiscales"][0]["datasets"][0]["coordinateTransformations"] = [
+        {"type": "scale", "scale": [2.0, 0.5, 0.5]},
+        {"type": "translation", "translation": [10.0, 20.0, 0.0]},
+    ]
+    about["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 2.0, 2.0]}]
+    group.attrs.update(about if version == "0.4" else {"ome": about})
+    with open_image(image) as opened:
+        assert opened.pixel_size[0] == {"Z": 2, "Y": 1, "X": 1}
+        assert opened.origin == {"Z": 10, "Y": 40}
+        options = {"scale": [2, 1, 1], "translate": [opened.origin.get(axis, 0) for axis in "ZYX"]}
+    out = export_labels(np.ones((3, 700, 50), np.uint8), image / "labels" / "a", axes="ZYX", **options)
+    with open_image(out) as labels:
+        assert (labels.pixel_size[0], labels.origin) == ({"Z": 2, "Y": 1, "X": 1}, {"Z": 10, "Y": 40})
+    attributes = dict(zarr.open_group(str(out), mode="r").attrs)
+    levels = attributes.get("ome", attributes)["multiscales"][0]["datasets"]
+    assert len(levels) == 2
+    for number, level in enumerate(levels):  # the first pixel of each level is the same one
+        scale, shift = level["coordinateTransformations"]
+        assert scale["scale"] == [2, 2**number, 2**number]
+        assert shift == {"type": "translation", "translation": [10, 40, 0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Label image: TIFF, OME-TIFF, PNG or a zarr array.")],
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="Label image: TIFF, OME-TIFF, PNG, OME-Zarr or a zarr array.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File (or .zarr folder); its suffix tells the format.")],
     format_name: Annotated[
         str | None,
@@ -37,21 +40,30 @@ def export(
     """Write labels for another program: OME, COCO, QuPath, ImageJ."""
     from napari_delse.data.files import open_image
     from napari_delse.export.labels import export_labels
+    from napari_delse.export.source import fitting_units
 
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; give another name, or --overwrite")
     options: dict[str, Any] = {"classes": _classes(classes), "image_name": image}
-    if labels.is_dir():
-        import zarr
-
-        written = export_labels(zarr.open_array(labels, mode="r"), out, format_name, axes=axes, **options)
-    else:
-        with open_image(labels, axes) as opened:
-            sizes, units = opened.pixel_size
-            if sizes:
-                options["scale"] = [sizes.get(axis, 1.0) for axis in opened.axes]
-                options["units"] = [units.get(axis, "pixel") for axis in opened.axes]
-            written = export_labels(opened.data, out, format_name, axes=opened.axes, **options)
+    with open_image(labels, axes, labels=True) as opened:
+        if "S" in opened.axes:
+            raise ValueError(
+                f"{labels} holds colours (axes {opened.axes}), not labels; save one whole number per pixel"
+            )
+        sizes, units = opened.pixel_size
+        if sizes:
+            scale = [sizes.get(axis, 1.0) for axis in opened.axes]
+            named = [units.get(axis, "") for axis in opened.axes]
+            options["scale"], options["units"], pixels = fitting_units(scale, named, opened.axes)
+            if pixels:
+                unknown = ", ".join(dict.fromkeys(units[axis] for axis in pixels))
+                print(
+                    f"napari-delse: warning: {labels} has a unit that is not known along {', '.join(pixels)} "
+                    f"({unknown}); sizes there are left out",
+                    file=sys.stderr,
+                )
+        options["translate"] = [opened.origin.get(axis, 0.0) for axis in opened.axes]
+        written = export_labels(opened.data, out, format_name, axes=opened.axes, **options)
     print(f"wrote {written}")
 
 

@@ -149,7 +149,7 @@ def segment(
 
 def _single_job(images: Sequence[Path], mode: Mode, prompts: Path, out: Path) -> Job:
     from napari_delse.data.files import TIFF
-    from napari_delse.stacks.batch_files import prompts_of
+    from napari_delse.stacks.batch_files import prompts_of, spare_inputs
     from napari_delse.stacks.batches import Job
 
     if len(images) != 1:
@@ -159,10 +159,9 @@ def _single_job(images: Sequence[Path], mode: Mode, prompts: Path, out: Path) ->
         raise ValueError(
             f"labels are written as TIFF or OME-Zarr, so --out must be such as labels.tif or labels.ome.zarr, got {out}"
         )
-    read = (images[0], prompts)
-    if out.exists() and any(other.exists() and out.samefile(other) for other in read):
-        raise ValueError(f"--out {out} is what is read; give the labels a file of their own")
-    return Job(images[0], mode, prompts_of(images[0], mode, prompts), out)
+    job = Job(images[0], mode, prompts_of(images[0], mode, prompts), out)
+    spare_inputs([job], "give the labels a file of their own")
+    return job
 
 
 @contextmanager
@@ -249,7 +248,7 @@ _HEADER = ("file", "objects", "planes", "confidence", "unsure planes", "seconds"
 
 
 def _row(one: Outcome) -> list[str]:
-    known = one.status != "failed"
+    known = one.status != "failed" and one.counted
     confidence = f"{one.confidence:.2f}" if one.objects else ""
     counts = [str(one.objects), str(one.planes), confidence, str(len(one.unsure))] if known else [""] * 4
     result = str(one.job.out) if one.status == "done" else one.status
@@ -260,15 +259,14 @@ def _summary(one: Outcome) -> dict[str, Any]:
     summary: dict[str, Any] = {"image": str(one.job.image), "prompts": str(one.job.prompts), "result": one.status}
     if one.error is not None:
         return summary | {"error": _reason(one.error), "seconds": one.seconds}
-    return summary | {
-        "out": str(one.job.out),
-        "table": str(one.job.table),
+    counts: dict[str, Any] = {
         "objects": one.objects,
         "planes": one.planes,
         "confidence": one.confidence if one.objects else None,
         "unsure_planes": [list(index) for index in one.unsure],
-        "seconds": one.seconds,
     }
+    counts = counts if one.counted else dict.fromkeys(counts)
+    return summary | {"out": str(one.job.out), "table": str(one.job.table), **counts, "seconds": one.seconds}
 
 
 def _reason(error: Exception) -> str:

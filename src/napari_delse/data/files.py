@@ -21,6 +21,7 @@ import numpy.typing as npt
 from napari_delse.data.images import ArrayLike, Plane
 from napari_delse.data.lazy_arrays import Chunks, Mapped, Pages
 from napari_delse.data.ome_zarr import is_zarr, read_ome_zarr
+from napari_delse.data.units import imagej_sizes, in_unit, unit_named
 
 TIFF = (".tif", ".tiff", ".btf", ".tf8")
 _WHOLE_PAGE = 1 << 28  # compressed pages up to this many bytes are decoded at once and kept
@@ -28,6 +29,7 @@ _SIZES = {f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit")
     "TimeIncrement",
     "TimeIncrementUnit",
 }
+_PLAIN_SIZES = ("spacing", "unit", "yunit", "zunit", "finterval", "tunit")  # as ImageJ names them
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,8 @@ class ImageFile:
     axes : str
         One letter per axis of ``data``.
     scale : dict
-        Pixel size as its format stores it: arguments of ``tifffile.TiffWriter.write``, or of OME-Zarr "sizes" and
-        "units" by axis.
+        Pixel size as its format stores it: arguments of ``tifffile.TiffWriter.write``, or of OME-Zarr "sizes",
+        "units" and "origin" by axis.
     kind : str
         Flavour of TIFF: "ome", "imagej" or "" (others, and other formats); "zarr" for Zarr.
     """
@@ -108,12 +110,20 @@ class ImageFile:
             per_x, per_y = self.scale["resolution"]
             sizes = {"Y": factor / per_y, "X": factor / per_x}
             units = {"Y": unit, "X": unit} if unit and unit != "pixel" else {}
+            if units and "yunit" in stored:
+                units["Y"] = stored["yunit"]
         if "spacing" in stored:
             sizes["Z"] = float(stored["spacing"])
-            units |= {"Z": units["X"]} if "X" in units else {}
+            if unit := stored.get("zunit", units.get("X")):
+                units["Z"] = unit
         if "finterval" in stored:
-            sizes["T"], units["T"] = float(stored["finterval"]), "second"
+            sizes["T"], units["T"] = float(stored["finterval"]), stored.get("tunit", "second")
         return sizes, units
+
+    @property
+    def origin(self) -> dict[str, float]:
+        """Where the first pixel lies, along the axes and in the units of `pixel_size`; empty where nothing says it."""
+        return dict(self.scale.get("origin", {}))
 
     def read(self) -> npt.NDArray[Any]:
         """All pixels."""
@@ -149,7 +159,7 @@ class ImageFile:
 
 
 @contextmanager
-def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]:
+def open_image(path: Path | str, axes: str | None = None, *, labels: bool = False) -> Iterator[ImageFile]:
     """Open a TIFF, PNG, JPEG or other picture, or an OME-Zarr folder.
 
     Uncompressed TIFF is mapped into memory; compressed TIFF is decoded page by page, or chunk by chunk with zarr
@@ -161,6 +171,9 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
         The file or folder.
     axes : str, optional
         Letters for the axes, where the file names them wrongly or not at all.
+    labels : bool
+        Whether it holds labels: then axes before Y and X that a plain TIFF does not name count planes, as do its
+        "colours" there, and a Zarr array without names has times rather than channels.
 
     Yields
     ------
@@ -176,7 +189,7 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
     path = Path(path)
     letters = axes.upper() if axes else None
     if is_zarr(path):
-        array, usual, known = read_ome_zarr(path)
+        array, usual, known = read_ome_zarr(path, labels=labels)
         yield ImageFile(path, Chunks(array), letters or usual, known, "zarr")
         return
     if not path.is_file():
@@ -189,7 +202,7 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
         except Exception as error:
             raise ValueError(f"{path} cannot be read as TIFF ({error}); export it again") from error
         with file:
-            yield _from_tiff(path, file, letters)
+            yield _from_tiff(path, file, letters, labels=labels)
         return
     import imageio.v3 as imageio
 
@@ -205,12 +218,31 @@ def open_image(path: Path | str, axes: str | None = None) -> Iterator[ImageFile]
     yield ImageFile(path, cast(ArrayLike, data), letters or usual)
 
 
-def _from_tiff(path: Path, file: Any, letters: str | None) -> ImageFile:
+def _from_tiff(path: Path, file: Any, letters: str | None, *, labels: bool) -> ImageFile:
     series = file.series[0]
     if 0 in series.shape or series.ndim < 2:
         raise ValueError(f"{path} has an image of shape {series.shape}; export it again")
     kind = "ome" if file.is_ome else "imagej" if file.is_imagej else ""
-    return ImageFile(path, _lazy(path, series), letters or series.axes, _scale(file, kind), kind)
+    usual = _names_of_planes(series.axes) if labels and not kind else series.axes
+    alike = sum(other.shape == series.shape for other in file.series)
+    if kind == "ome" and alike > 1:
+        warnings.warn(
+            f"{path} holds {alike} images, such as positions of a stage, and only the first is read; export each to "
+            "a file of its own",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return ImageFile(path, _lazy(path, series), letters or usual, _scale(file, kind), kind)
+
+
+def _names_of_planes(axes: str) -> str:
+    """Different letters for axes before YX that have none of their own; tifffile calls three planes colours."""
+    lead, plane = axes[:-2], axes[-2:]
+    if plane != "YX":
+        return axes
+    kept = [axis for axis in lead if axis not in "SC" and lead.count(axis) == 1]
+    free = (axis for axis in "QIABDEFGHJK" if axis not in kept)
+    return "".join(axis if axis in kept else next(free) for axis in lead) + plane
 
 
 def _lazy(path: Path, series: Any) -> ArrayLike:
@@ -260,7 +292,7 @@ def _scale(file: Any, kind: str) -> dict[str, Any]:
         if "ResolutionUnit" in tags:
             scale["resolutionunit"] = tags["ResolutionUnit"].value
     known = (file.imagej_metadata if kind == "imagej" else (file.shaped_metadata or [{}])[0]) or {}
-    scale["metadata"] = {k: known[k] for k in ("spacing", "unit", "finterval") if k in known}
+    scale["metadata"] = {k: known[k] for k in _PLAIN_SIZES if k in known}
     return scale
 
 
@@ -343,12 +375,12 @@ def write_labels(
 
 def _plain_scale(like: ImageFile) -> dict[str, Any]:
     """The pixel size of an OME-Zarr image, as the arguments that write a plain TIFF."""
-    sizes, units = like.pixel_size
+    sizes, names = like.pixel_size
     if not {"Y", "X"} <= set(sizes):
         return {}
-    known = {"unit": units.get("X"), "spacing": sizes.get("Z"), "finterval": sizes.get("T")}
-    metadata = {name: value for name, value in known.items() if value}
-    return {"resolution": (1 / sizes["X"], 1 / sizes["Y"]), "resolutionunit": 1, "metadata": metadata}
+    units = {axis: unit for axis, name in names.items() if (unit := unit_named(name, axis)) is not None}
+    resolution = (1 / sizes["X"], 1 / in_unit(sizes["Y"], units.get("Y"), units.get("X")))
+    return {"resolution": resolution, "resolutionunit": 1, "metadata": imagej_sizes(sizes, units)}
 
 
 def _kind(wanted: str, axes: str, dtype: np.dtype[Any], size: int) -> str:

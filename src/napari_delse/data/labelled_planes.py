@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class LabelledPlane:
         for top, bottom in self.strips():
             pixels = self.image.window(top, 0, bottom, width)
             first = pixels.flat[0] if first is None else first
-            if not (pixels == first).all():
+            if not np.array_equal(pixels, np.full_like(pixels, first), equal_nan=pixels.dtype.kind == "f"):
                 return None
         return float(first)
 
@@ -151,8 +151,13 @@ def paired_planes(
     if channel_axis is not None:
         channel_axis %= ndim
     ours = [a for a in range(ndim) if a != channel_axis]
-    partner = _partners([image.shape[a] for a in ours], list(labels.shape))
+    if len(labels.shape) == ndim and channel_axis is not None and labels.shape[channel_axis] == 1:
+        partner: list[int | None] | None = _partners_with_channel(image.shape, labels.shape, channel_axis)
+    else:
+        partner = _partners([image.shape[a] for a in ours], list(labels.shape))
     y, x = (axis % len(labels.shape) for axis in axes)
+    if partner is not None and (y, x) == (len(partner) - 2, len(partner) - 1) and None in (partner[y], partner[x]):
+        y, x = (a for a in range(len(partner)) if partner[a] in (len(ours) - 2, len(ours) - 1))  # channels come last
     if partner is None or partner[y] is None or partner[x] is None:
         raise ValueError(
             f"image {tuple(image.shape)} and labels {tuple(labels.shape)} of {name!r} must match in (Z, Y, X); "
@@ -173,6 +178,14 @@ def paired_planes(
             rgb=rgb and not channels,
         )
         yield LabelledPlane(name, number, shown, Plane(labels, axes=(y, x), index=tuple(index)))
+
+
+def _partners_with_channel(image: Sequence[int], labels: Sequence[int], axis: int) -> list[int | None] | None:
+    """As `_partners`, for labels that have a length of 1 where the image has its channels."""
+    others = [a for a in range(len(image)) if a != axis]
+    if any(image[a] != labels[a] for a in others):
+        return None
+    return [None if a == axis else others.index(a) for a in range(len(image))]
 
 
 def _partners(image: list[int], labels: list[int]) -> list[int | None] | None:
@@ -242,7 +255,7 @@ def open_pair(
     name: str, image: Path, labels: Path, axes: str | None = None, channels: tuple[int, ...] = ()
 ) -> Iterator[LabelledPlane]:
     """The planes of two files; each must be read before the next one is asked for, because then files are closed."""
-    with open_image(image, axes) as opened, open_image(labels) as truth:
+    with open_image(image, axes) as opened, open_image(labels, labels=True) as truth:
         shape, ids = opened.data.shape, truth.data.shape
         if axes is None and (shape == ids or (shape[:-1] == ids and shape[-1] in (3, 4))):
             # The same layout says more than what the file calls its axes.

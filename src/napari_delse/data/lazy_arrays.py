@@ -29,7 +29,7 @@ class Pages:
     def __init__(self, series: Any, page: Any) -> None:
         self.shape: tuple[int, ...] = tuple(series.shape)
         self.dtype = series.dtype
-        self._series = series
+        self._series, self._blank = series, tuple(page.shape)
         self._leading = self.shape[: len(self.shape) - page.ndim]
         self._most = max(_KEPT_PAGES, _KEPT_BYTES // max(1, page.nbytes))
         self._kept: OrderedDict[int, npt.NDArray[Any]] = OrderedDict()
@@ -38,7 +38,8 @@ class Pages:
     def _page(self, number: int) -> npt.NDArray[Any]:
         with self._lock:  # the file has one position to read at
             if number not in self._kept:
-                self._kept[number] = self._series.pages[number].asarray()
+                page = self._series.pages[number]  # None for one that was never written
+                self._kept[number] = np.zeros(self._blank, self.dtype) if page is None else page.asarray()
                 if len(self._kept) > self._most:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(number)

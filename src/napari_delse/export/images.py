@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_delse.export.source import TIMES, IntArray, LabelImage, stored
+from napari_delse.data.units import imagej_sizes
+from napari_delse.export.source import IntArray, LabelImage, stored
 
 _IMAGEJ_BYTES = 2**31  # ImageJ's own TIFFs end here
 _CHUNK = 1024
@@ -70,8 +71,8 @@ def write_tiff(
     import tifffile
 
     axes, shape = image.plane_axes + "YX", (*image.plane_counts, *image.plane_shape)
-    if ome and not set(axes) <= set("TZCYX"):
-        raise ValueError(f"OME-TIFF knows the axes T, C, Z, Y, X, got {axes}; write .tif or .ome.zarr, or rename them")
+    if ome:
+        check_ome_axes(axes)
     size = math.prod(shape) * dtype.itemsize
     fits = [axis for axis in "TZCYX" if axis in axes] == list(axes)
     imagej = not ome and fits and dtype.itemsize <= 2 and size < _IMAGEJ_BYTES
@@ -80,7 +81,7 @@ def write_tiff(
     if ome:
         metadata = {"axes": axes} | _ome_sizes(image)
     else:
-        sizes = _imagej_sizes(image) if image.scale else {}
+        sizes = imagej_sizes(image.scale, image.units) if image.scale else {}
         plain = json.dumps({"shape": shape, "axes": axes} | sizes)
         tags["description"] = _imagej_description(image, sizes, largest) if imagej else plain
         if image.scale:
@@ -128,18 +129,19 @@ def _ome_sizes(image: LabelImage) -> dict[str, Any]:
     return sizes
 
 
-def _imagej_sizes(image: LabelImage) -> dict[str, Any]:
-    """ImageJ has one unit for X, Y and Z, and seconds."""
-    unit = image.units.get("X")
-    sizes: dict[str, Any] = {"unit": unit.plain} if unit else {}
-    if "Z" in image.scale:
-        sizes["spacing"] = image.size("Z", unit)
-    if "T" in image.scale and "T" in image.units:
-        sizes["finterval"] = image.size("T", TIMES["second"])
-    return sizes
+def check_ome_axes(axes: str) -> None:
+    """Refuse axes that OME-TIFF cannot name.
+
+    Raises
+    ------
+    ValueError
+        If there are others than T, C, Z, Y and X.
+    """
+    if not set(axes) <= set("TZCYX"):
+        raise ValueError(f"OME-TIFF knows the axes T, C, Z, Y, X, got {axes}; write .tif or .ome.zarr, or rename them")
 
 
-def zarr_axes(image: LabelImage) -> str:
+def zarr_axes(axes: str) -> str:
     """The axes in the order that OME-Zarr asks for: time, channel or other, space.
 
     Raises
@@ -147,10 +149,10 @@ def zarr_axes(image: LabelImage) -> str:
     ValueError
         If there is more than one other axis.
     """
-    ordered = "".join(sorted(image.axes, key=lambda axis: "TZYX".find(axis) if axis in "ZYX" else axis != "T"))
-    if len(others := [axis for axis in image.axes if axis not in "TZYX"]) > 1:
+    ordered = "".join(sorted(axes, key=lambda axis: "TZYX".find(axis) if axis in "ZYX" else axis != "T"))
+    if len(others := [axis for axis in axes if axis not in "TZYX"]) > 1:
         raise ValueError(
-            f"OME-Zarr knows T, Z, Y, X and one axis more, got {' and '.join(others)} in {image.axes}; export each "
+            f"OME-Zarr knows T, Z, Y, X and one axis more, got {' and '.join(others)} in {axes}; export each "
             f"position on {others[-1]} on its own, or write .tif"
         )
     return ordered
@@ -205,7 +207,7 @@ def write_zarr(
         import zarr
     except ImportError as error:
         raise ImportError("OME-Zarr needs zarr: pip install 'napari-delse[export]'") from error
-    axes = zarr_axes(image)
+    axes = zarr_axes(image.axes)
     lengths = dict(zip(image.axes, image.data.shape, strict=True))
     height, width = image.plane_shape
     levels = 1 + max(0, math.ceil(math.log2(max(height, width) / _SMALLEST)))
@@ -253,10 +255,13 @@ def _multiscale(image: LabelImage, axes: str, levels: int) -> dict[str, Any]:
             {"name": axis.lower()} | ({"type": kind} if kind else {}) | ({"unit": unit.name} if unit else {})
         )
     datasets = []
+    # The first pixel is the same one on all levels, so it lies at the same place.
+    origin = [image.origin.get(axis, 0.0) for axis in axes]
+    shift: list[dict[str, Any]] = [{"type": "translation", "translation": origin}] if any(origin) else []
     for level in range(levels):
         scale = [image.size(a) * (2**level if a in "YX" else 1) for a in axes]
         datasets.append(
-            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]},
+            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}, *shift]},
         )
     return {"axes": described, "datasets": datasets, "type": "nearest"}
 

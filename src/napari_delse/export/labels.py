@@ -55,6 +55,7 @@ def export_labels(
     axes: str | Sequence[str] | None = None,
     scale: Sequence[float] | None = None,
     units: str | Sequence[Any] | None = None,
+    translate: Sequence[float] | None = None,
     classes: Mapping[int, str] | None = None,
     contours: Contours | None = None,
     dtype: npt.DTypeLike | None = None,
@@ -80,6 +81,8 @@ def export_labels(
         Pixel size per axis.
     units : str or sequence, optional
         Unit per axis, or one for Z, Y and X; names such as "micrometer" and "second", or napari's units.
+    translate : sequence of float, optional
+        Where the first pixel lies along each axis, in its unit; for OME-Zarr, other formats have no place for it.
     classes : mapping of int to str, optional
         Class names of labels. TIFF has no place for them.
     contours : mapping, optional
@@ -123,11 +126,11 @@ def export_labels(
     kind = _format(out, format)
     if contours and kind not in OBJECT_FORMATS:
         raise ValueError(f"{kind} holds pixels, no contours; leave them out or write {', '.join(OBJECT_FORMATS)}")
-    image = LabelImage.of(labels, axes, scale, units, on_plane)
+    image = LabelImage.of(labels, axes, scale, units, translate, on_plane)
     lines, names = check_contours(contours, image), _class_names(classes)
     version = _zarr_version(out, kind)
     if kind.startswith("ome-zarr"):
-        images.zarr_axes(image)
+        images.zarr_axes(image.axes)
     content = _survey(image)
     kept = _dtype(dtype, content.largest, kind)
     if single := kind == "imagej" and out.suffix.lower() == ".roi":

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_delse.data.images import ArrayLike, Plane
 from napari_delse.data.prompts import MAX_LABEL
+from napari_delse.data.units import NO_UNIT, Unit, in_unit, known_units, unit_named
 from napari_delse.geometry import ObjectMask
 
 ObjectKey = int | tuple[int, tuple[int, ...]]
@@ -23,61 +24,6 @@ _USUAL_AXES = {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TCZYX"}
 _DENSE = 2**24  # labels up to this are looked up in a table
 _STRIP = 2**22  # pixels looked at at once
 TILE = 4096  # side of a tile
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A unit in the words of the formats.
-
-    Parameters
-    ----------
-    name : str
-        As OME-Zarr (UDUNITS-2) calls it.
-    symbol : str
-        As OME-TIFF calls it.
-    plain : str
-        As ImageJ calls it, in ASCII.
-    factor : float
-        In meters or seconds.
-    """
-
-    name: str
-    symbol: str
-    plain: str
-    factor: float
-
-
-LENGTHS = {
-    unit.name: unit
-    for unit in (
-        Unit("picometer", "pm", "pm", 1e-12),
-        Unit("angstrom", "Å", "angstrom", 1e-10),
-        Unit("nanometer", "nm", "nm", 1e-9),
-        Unit("micrometer", "µm", "um", 1e-6),
-        Unit("millimeter", "mm", "mm", 1e-3),
-        Unit("centimeter", "cm", "cm", 1e-2),
-        Unit("inch", "in", "inch", 0.0254),
-        Unit("meter", "m", "m", 1.0),
-    )
-}
-TIMES = {
-    unit.name: unit
-    for unit in (
-        Unit("nanosecond", "ns", "ns", 1e-9),
-        Unit("microsecond", "µs", "us", 1e-6),
-        Unit("millisecond", "ms", "ms", 1e-3),
-        Unit("second", "s", "s", 1.0),
-        Unit("minute", "min", "min", 60.0),
-        Unit("hour", "h", "h", 3600.0),
-        Unit("day", "d", "d", 86400.0),
-    )
-}
-_NAMES = {
-    name: unit
-    for unit in (*LENGTHS.values(), *TIMES.values())
-    for name in (unit.name, unit.name.replace("meter", "metre"), unit.symbol, unit.plain)
-} | {"micron": LENGTHS["micrometer"], "μm": LENGTHS["micrometer"], "sec": TIMES["second"]}
-_NO_UNIT = ("", "pixel", "pixels", "dimensionless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +40,8 @@ class LabelImage:
         Pixel size per axis; empty if unknown.
     units : dict of str to Unit
         Unit per axis that has one.
+    origin : dict of str to float
+        Where the first pixel lies, in these units; only axes where that is not 0.
     on_plane : callable, optional
         Called with the number of planes read so far and their total.
     """
@@ -102,6 +50,7 @@ class LabelImage:
     axes: str
     scale: dict[str, float] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
+    origin: dict[str, float] = field(default_factory=dict)
     on_plane: Callable[[int, int], None] | None = None
     _reads: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
 
@@ -112,6 +61,7 @@ class LabelImage:
         axes: str | Sequence[str] | None = None,
         scale: Sequence[float] | None = None,
         units: str | Sequence[Any] | None = None,
+        translate: Sequence[float] | None = None,
         on_plane: Callable[[int, int], None] | None = None,
     ) -> LabelImage:
         """Check what a person hands over; see `napari_delse.export.labels.export_labels`.
@@ -130,7 +80,7 @@ class LabelImage:
         if len(shape) < 2 or 0 in shape:
             raise ValueError(f"labels must have two or more axes and at least one pixel, got shape {shape}")
         letters = _axes(axes, len(shape))
-        return cls(data, letters, _scale(scale, letters), _units(units, letters), on_plane)
+        return cls(data, letters, _scale(scale, letters), _units(units, letters), _origin(translate, letters), on_plane)
 
     @property
     def plane_axes(self) -> str:
@@ -173,9 +123,7 @@ class LabelImage:
 
     def size(self, axis: str, unit: Unit | None = None) -> float:
         """Pixel size along an axis, in another unit where both are known."""
-        size = self.scale.get(axis, 1.0)
-        own = self.units.get(axis)
-        return size if unit is None or own is None else size * own.factor / unit.factor
+        return in_unit(self.scale.get(axis, 1.0), self.units.get(axis), unit)
 
 
 def _axes(axes: str | Sequence[str] | None, ndim: int) -> str:
@@ -202,6 +150,15 @@ def _scale(scale: Sequence[float] | None, axes: str) -> dict[str, float]:
     return dict(zip(axes, sizes, strict=True))
 
 
+def _origin(translate: Sequence[float] | None, axes: str) -> dict[str, float]:
+    if translate is None:
+        return {}
+    places = [float(place) for place in translate]
+    if len(places) != len(axes) or not all(map(math.isfinite, places)):
+        raise ValueError(f"translate must hold one position per axis of {axes}, got {tuple(places)}")
+    return {axis: place for axis, place in zip(axes, places, strict=True) if place}
+
+
 def _units(units: str | Sequence[Any] | None, axes: str) -> dict[str, Unit]:
     """The unit of each axis that has one; one name for all means the axes of space."""
     if units is None:
@@ -215,12 +172,12 @@ def _units(units: str | Sequence[Any] | None, axes: str) -> dict[str, Unit]:
         raise ValueError(f"units must be one name, or one per axis of {axes}, got {len(units)} names")
     found = {}
     for axis, name in given.items():
-        if name.strip() in _NO_UNIT:
+        if name.strip() in NO_UNIT:
             continue
         unit = unit_named(name, axis)
         if unit is None:
             raise ValueError(
-                f"the unit of axis {axis} must be one of {', '.join(_known_units(axis))} or pixel, got {name!r}; "
+                f"the unit of axis {axis} must be one of {', '.join(known_units(axis))} or pixel, got {name!r}; "
                 "convert the scale"
             )
         found[axis] = unit
@@ -253,22 +210,11 @@ def fitting_units(
     """
     letters, names = _axes(axes, len(units)), [str(unit) for unit in units]
     fits = [
-        name.strip() in _NO_UNIT or unit_named(name, axis) is not None
-        for axis, name in zip(letters, names, strict=True)
+        name.strip() in NO_UNIT or unit_named(name, axis) is not None for axis, name in zip(letters, names, strict=True)
     ]
     sizes = [float(size) if fit else 1.0 for size, fit in zip(scale, fits, strict=True)]
-    known = [name if fit else _NO_UNIT[1] for name, fit in zip(names, fits, strict=True)]
+    known = [name if fit else NO_UNIT[1] for name, fit in zip(names, fits, strict=True)]
     return sizes, known, "".join(axis for axis, fit in zip(letters, fits, strict=True) if not fit)
-
-
-def unit_named(name: str, axis: str) -> Unit | None:
-    """The unit of a name, if it is one for this axis."""
-    unit = _NAMES.get(name.strip()) or _NAMES.get(name.strip().lower())
-    return unit if unit is not None and _known_units(axis).get(unit.name) is unit else None
-
-
-def _known_units(axis: str) -> dict[str, Unit]:
-    return TIMES if axis == "T" else LENGTHS if axis in "ZYX" else TIMES | LENGTHS
 
 
 def check_contours(contours: Contours | None, image: LabelImage) -> dict[tuple[int, tuple[int, ...]], Sequence[Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from napari_delse.data.files import TIFF, stem_of
-from napari_delse.data.ome_zarr import is_zarr
+from napari_delse.data.ome_zarr import image_folder, is_zarr
 from napari_delse.stacks.batches import Job, Mode
 
 FORMATS = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
@@ -106,12 +107,40 @@ def jobs_of(
                 f"{jobs[out].image} and {image} would both become {out}; rename one, or give each an --out-dir"
             )
         jobs[out] = Job(image, mode, prompts_of(image, mode, prompts), out, table)
-    read = {path.resolve() for job in jobs.values() for path in (job.image, job.prompts)}
-    for job in jobs.values():
-        for path in (job.out, job.table):
-            if path is not None and path.resolve() in read:
-                raise ValueError(f"{path} is what is read; give another --out-dir")
+    spare_inputs(jobs.values(), "give another --out-dir")
     return list(jobs.values())
+
+
+def spare_inputs(jobs: Collection[Job], remedy: str) -> None:
+    """Refuse jobs that would write over what they, or others, read.
+
+    Raises
+    ------
+    ValueError
+        Ends with the remedy.
+    """
+    read = {_identity(_read_at(path)) for job in jobs for path in (job.image, job.prompts)}
+    for job in jobs:
+        for path in (job.out, job.table):
+            if path is not None and _identity(path) in read:
+                raise ValueError(f"{path} is what is read; {remedy}")
+
+
+def _read_at(path: Path) -> Path:
+    """The folder in an OME-Zarr folder that is read, or the path itself."""
+    if is_zarr(path):
+        with suppress(ValueError, ImportError):  # one that cannot be read is an error of its own image
+            return image_folder(path)
+    return path
+
+
+def _identity(path: Path) -> object:
+    """Equal for all names of one file or folder."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino
 
 
 def _suffix(image: Path) -> str:

@@ -12,7 +12,7 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,7 +23,16 @@ from napari_delse.propagation.config import PropagationConfig
 from napari_delse.stacks.coarse import CoarseLabels
 from napari_delse.stacks.fingerprints import digest, state
 from napari_delse.stacks.key_planes import KeyPlanes
-from napari_delse.stacks.label_files import ObjectRow, object_rows, read_table, software_of, write, write_table
+from napari_delse.stacks.label_files import (
+    ObjectRow,
+    check_axes,
+    is_table,
+    object_rows,
+    read_table,
+    software_of,
+    write,
+    write_table,
+)
 from napari_delse.stacks.planes import (
     BlockKey,
     FoundObject,
@@ -126,6 +135,8 @@ class Outcome:
         Mean over the objects; nan without any.
     unsure : tuple of tuple of int
         Planes to look at.
+    counted : bool
+        Whether these are known: not those of a skipped file whose table was edited or is gone.
     seconds : float
         This run took.
     shape, axes, dtype
@@ -141,6 +152,7 @@ class Outcome:
     planes: int = 0
     confidence: float = float("nan")
     unsure: tuple[Index, ...] = ()
+    counted: bool = True
     seconds: float = 0.0
     shape: tuple[int, ...] = ()
     axes: str = ""
@@ -239,8 +251,11 @@ def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows:
             return
         if job.table is not None and not made.startswith(_SOFTWARE):
             raise ValueError(f"{job.out} exists and was not made by this command; move it, or --overwrite it")
+    if job.table is not None and not again and job.table.exists() and not is_table(job.table):
+        raise ValueError(f"{job.table} exists and is not as this command writes it; move it, or --overwrite it")
     with ExitStack() as stack:
         image = stack.enter_context(open_image(job.image, how.axes)).unmapped()
+        check_axes(job.out, image)  # before any work is done
         work = _work(job, image, how, stack)
         folder = stack.enter_context(WorkFolder(job.out, fingerprint))
         yield from _predict(job, image, work, engine, how, folder)
@@ -250,12 +265,14 @@ def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows:
 
 
 def _skipped(job: Job, start: float, *, rows: bool) -> Outcome:
-    """The outcome of a finished result, as far as its table says it."""
-    tally = Tally(keep=rows)
-    if job.table is not None and job.table.is_file():
-        for _ in tally.watch(read_table(job.table)):
-            pass
-    return replace(tally.outcome(Outcome(job, "skipped")), seconds=time.monotonic() - start)
+    """The outcome of a finished result, as far as its table says it: people edit and move tables."""
+    tally, outcome = Tally(keep=rows), Outcome(job, "skipped", counted=False)
+    if job.table is not None:
+        with suppress(OSError, ValueError):
+            for _ in tally.watch(read_table(job.table)):
+                pass
+            outcome = replace(tally.outcome(outcome), counted=True)
+    return replace(outcome, seconds=time.monotonic() - start)
 
 
 class Work(Protocol):
@@ -285,7 +302,7 @@ def _work(job: Job, image: ImageFile, how: How, stack: ExitStack) -> Work:
     if job.mode == "table":
         items = fit_prompts(read_prompts(job.prompts), image, how.channels)
         return _FromPrompts(Table(items, image.plane_counts), image.plane_counts)
-    labels = stack.enter_context(open_image(job.prompts)).unmapped()
+    labels = stack.enter_context(open_image(job.prompts, labels=True)).unmapped()
     if job.mode == "labels":
         return _FromPrompts(CoarseLabels(labels, image, how.channels), image.plane_counts)
     return KeyPlanes(labels, image, how.channels, along=how.along, keys=how.keys)

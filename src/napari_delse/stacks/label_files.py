@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from napari_delse.checkpoint import write_atomically
 from napari_delse.data.files import TIFF, ImageFile, write_labels
+from napari_delse.data.units import unit_named
+from napari_delse.export.images import check_ome_axes, zarr_axes
 from napari_delse.export.labels import export_labels
-from napari_delse.export.source import TILE, unit_named
-from napari_delse.stacks.planes import UNSURE, BlockKey, Index, paint
+from napari_delse.export.source import TILE
+from napari_delse.stacks.planes import UNSURE, Index, paint
 from napari_delse.stacks.work_folder import Painted
 
 _HUGE = 2**26  # pixels of a plane that is written in tiles
@@ -60,17 +62,21 @@ def object_rows(painted: Painted) -> Iterator[ObjectRow]:
     """The objects of finished blocks, plane by plane."""
     height, width = painted.shape[-2:]
     for index in painted.planes():
-        areas: dict[BlockKey, npt.NDArray[np.int64]] = {}
+        areas = np.zeros(painted.count(index), np.int64)
         for top in range(0, height, TILE):
             for left in range(0, width, TILE):
                 box = top, left, min(top + TILE, height), min(left + TILE, width)
                 window = np.zeros((box[2] - top, box[3] - left), painted.dtype)
-                for key, objects in painted.blocks(index, box):
-                    here = np.array(paint(window, (top, left), objects, overwrite=painted.overwrite))
-                    areas[key] = areas.get(key, 0) + here
-        for key, objects in painted.blocks(index, (0, 0, height, width)):
-            for one, area in zip(objects, areas[key].tolist(), strict=True):
-                yield ObjectRow(one.label, index, area, one.confidence, one.doubt, one.milliseconds)
+                here = dict(painted.objects(index, box))
+                for number, area in zip(
+                    here, paint(window, (top, left), here.values(), overwrite=painted.overwrite), strict=True
+                ):
+                    areas[number] += area
+        for number, one in painted.objects(index):
+            yield ObjectRow(one.label, index, int(areas[number]), one.confidence, one.doubt, one.milliseconds)
+
+
+_FIRST, _LAST = "label", ("area", "confidence", "doubt")
 
 
 def write_table(path: Path, rows: Iterable[ObjectRow], plane_axes: str) -> None:
@@ -79,7 +85,7 @@ def write_table(path: Path, rows: Iterable[ObjectRow], plane_axes: str) -> None:
     def to(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["label", *plane_axes.lower(), "area", "confidence", "doubt"])
+            writer.writerow([_FIRST, *plane_axes.lower(), *_LAST])
             for row in rows:
                 writer.writerow([row.label, *row.index, row.area, f"{row.confidence:.4f}", row.doubt])
 
@@ -87,12 +93,59 @@ def write_table(path: Path, rows: Iterable[ObjectRow], plane_axes: str) -> None:
 
 
 def read_table(path: Path) -> Iterator[ObjectRow]:
-    """The objects of a table that `write_table` wrote."""
+    """The objects of a table that `write_table` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it was edited so that they cannot be read.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
-        next(lines, None)
+        if not _is_header(next(lines, [])):
+            raise ValueError(f"{path} has other columns than were written")
         for label, *index, area, confidence, doubt in lines:
             yield ObjectRow(int(label), tuple(int(i) for i in index), int(area), float(confidence), doubt)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has the columns that `write_table` writes."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return _is_header(next(csv.reader(file), []))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_header(columns: list[str]) -> bool:
+    axes = columns[1:-3]
+    return columns[:1] == [_FIRST] and tuple(columns[-3:]) == _LAST and all(len(axis) == 1 for axis in axes)
+
+
+def check_axes(out: Path, image: ImageFile) -> None:
+    """Refuse a format that cannot name the axes of an image's labels.
+
+    Raises
+    ------
+    ValueError
+        See `write`, which would find it out when all is done.
+    """
+    axes = image.plane_axes + "YX"
+    if _is_plain(out, image):
+        return
+    if _is_ome_tiff(out):
+        check_ome_axes(axes)
+    else:
+        zarr_axes(axes)
+
+
+def _is_ome_tiff(out: Path) -> bool:
+    return out.name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def _is_plain(out: Path, image: ImageFile) -> bool:
+    """Whether labels are written as they are, and not through the exports."""
+    return out.suffix.lower() in TIFF and (not _is_ome_tiff(out) or image.kind == "ome")
 
 
 def write(out: Path, painted: Painted, image: ImageFile, *, software: str) -> None:
@@ -109,9 +162,8 @@ def write(out: Path, painted: Painted, image: ImageFile, *, software: str) -> No
     software : str
         What made them; `software_of` finds it again.
     """
-    name = out.name.lower()
-    ome = name.endswith((".ome.tif", ".ome.tiff"))
-    if out.suffix.lower() in TIFF and (not ome or image.kind == "ome"):
+    ome = _is_ome_tiff(out)
+    if _is_plain(out, image):
         huge = math.prod(image.plane_shape) > _HUGE
         pieces = _tiles(painted) if huge else _planes(painted)
         tile = _TIFF_TILE if huge else None
@@ -130,6 +182,7 @@ def write(out: Path, painted: Painted, image: ImageFile, *, software: str) -> No
         axes=axes,
         scale=[sizes.get(axis, 1.0) for axis in axes] if sizes else None,
         units=[unit.name if unit else "pixel" for unit in known.values()] if sizes else None,
+        translate=[image.origin.get(axis, 0.0) for axis in axes],
         dtype=painted.dtype,
         software=software,
     )

@@ -7,7 +7,6 @@ import os
 import shutil
 import zipfile
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +16,10 @@ import numpy.typing as npt
 
 from napari_delse._filelock import lock
 from napari_delse.geometry import ObjectMask
-from napari_delse.stacks.planes import BlockKey, FoundObject, Index, Pieces, flat, paint
+from napari_delse.stacks.planes import BlockKey, FoundObject, Index, Pieces, flat, paint, unflat
 
 Box = tuple[int, int, int, int]
 
-_KEPT = 32  # blocks of a plane with very many objects
 _END = ".block"
 
 
@@ -50,26 +48,76 @@ def encode(found: Sequence[FoundObject]) -> bytes:
 
 def decode(content: bytes) -> list[FoundObject]:
     """The inverse of `encode`."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        columns = {name: stored[name] for name in stored.files}
-    found, start = [], 0
-    for i, label in enumerate(columns["label"]):
-        height, width = (int(n) for n in columns["shape"][i])
-        size = -(-height * width // 8)
-        bits = np.unpackbits(columns["bits"][start : start + size], count=height * width)
-        start += size
-        top, left = (int(n) for n in columns["origin"][i])
-        found.append(
-            FoundObject(
-                int(label),
-                tuple(int(n) for n in columns["index"][i]),
-                ObjectMask(bits.reshape(height, width).astype(bool), (top, left)),
-                float(columns["confidence"][i]),
-                float(columns["milliseconds"][i]),
-                str(columns["doubt"][i]),
-            )
+    return _Packed(content).objects()
+
+
+class _Packed:
+    """Objects of blocks, each unpacked when it is asked for.
+
+    Parameters
+    ----------
+    *contents : bytes
+        What `encode` made.
+    """
+
+    def __init__(self, *contents: bytes) -> None:
+        blocks = []
+        for content in contents:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                blocks.append({name: stored[name] for name in stored.files})
+        blocks = [block for block in blocks if len(block["label"])]
+        self._columns = {name: np.concatenate([block[name] for block in blocks]) for name in (blocks or [{}])[0]}
+        if not blocks:
+            self._origin = self._shape = np.empty((0, 2), np.int64)
+            return
+        self._origin, self._shape = self._columns["origin"], self._columns["shape"]
+        sizes = -(-self._shape.prod(axis=1) // 8)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def __len__(self) -> int:
+        return len(self._shape)
+
+    def within(self, box: Box) -> npt.NDArray[np.intp]:
+        """Numbers of the objects whose boxes meet (y0, x0, y1, x1), in their order."""
+        low, high = np.array(box[:2]), np.array(box[2:])
+        return np.flatnonzero(((self._origin < high) & (self._origin + self._shape > low)).all(axis=1))
+
+    def object(self, number: int) -> FoundObject:
+        """One object."""
+        columns = self._columns
+        height, width = self._shape[number].tolist()
+        bits = columns["bits"][self._starts[number] : self._starts[number + 1]]
+        top, left = self._origin[number].tolist()
+        return FoundObject(
+            int(columns["label"][number]),
+            tuple(columns["index"][number].tolist()),
+            ObjectMask(np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool), (top, left)),
+            float(columns["confidence"][number]),
+            float(columns["milliseconds"][number]),
+            str(columns["doubt"][number]),
         )
-    return found
+
+    def objects(self) -> list[FoundObject]:
+        """All of them."""
+        return [self.object(number) for number in range(len(self))]
+
+
+class _Listed:
+    """The few objects of a usual plane, unpacked."""
+
+    def __init__(self, objects: Sequence[FoundObject]) -> None:
+        self.object = objects.__getitem__
+        self._count = len(objects)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def within(self, _: Box) -> npt.NDArray[np.intp]:
+        """All of them: painting looks where they are."""
+        return np.arange(self._count)
+
+
+_Plane = _Packed | _Listed
 
 
 class WorkFolder:
@@ -99,6 +147,15 @@ class WorkFolder:
         if not lock(self._lock):
             self._unlock()
             raise ValueError(f"{self.out} is being made by another process; wait for it, or write elsewhere")
+        try:
+            self._begin()
+        except BaseException:  # such as a full disk
+            self._unlock()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """Clear away what others have left, and find what is done."""
         for left in self.out.parent.glob(f".{self.out.name}.*"):  # of runs that were killed while they wrote
             if left.suffix in (".part", ".old"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -111,7 +168,6 @@ class WorkFolder:
                 file.unlink()
         if not same:
             self._write("fingerprint", self._fingerprint.encode("ascii"))
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is None:
@@ -193,61 +249,49 @@ class Painted:
         self._work, self._counts, self.overwrite = work, counts, overwrite
         self._keys = sorted(work.done)
         self._firsts = [key[0] for key in self._keys]
-        self._kept: OrderedDict[BlockKey, dict[Index, list[FoundObject]]] = OrderedDict()
-        self._boxes: dict[BlockKey, Box] = {}  # of the blocks of one plane
+        self._kept: tuple[BlockKey, dict[Index, _Plane]] | None = None
 
     def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         """Labels of one plane: a position on each plane axis, and two slices."""
         (y0, y1, _), (x0, x1, _) = (k.indices(n) for k, n in zip(key[-2:], self.shape[-2:], strict=True))
         window = np.zeros((y1 - y0, x1 - x0), self.dtype)
-        for _, objects in self.blocks(key[:-2], (y0, x0, y1, x1)):
-            paint(window, (y0, x0), objects, overwrite=self.overwrite)
+        objects = (one for _, one in self.objects(key[:-2], (y0, x0, y1, x1)))
+        paint(window, (y0, x0), objects, overwrite=self.overwrite)
         return window
 
     def planes(self) -> Iterator[Index]:
         """The planes that have objects."""
         for key in self._keys:
             if key[2] == 0:
-                yield from sorted(self._block(key))
+                yield from sorted(self._planes(key))
 
-    def blocks(self, index: Index, box: Box) -> Iterator[tuple[BlockKey, list[FoundObject]]]:
-        """The blocks with objects of a plane near a window, and those objects; several if there are very many."""
+    def count(self, index: Index) -> int:
+        """How many objects a plane has."""
+        return len(plane) if (plane := self._plane(index)) is not None else 0
+
+    def objects(self, index: Index, box: Box | None = None) -> Iterator[tuple[int, FoundObject]]:
+        """The objects of a plane, or near a window of it, in the order they are painted; with their numbers there."""
+        if (plane := self._plane(index)) is not None:
+            for number in range(len(plane)) if box is None else plane.within(box).tolist():
+                yield number, plane.object(number)
+
+    def _plane(self, index: Index) -> _Plane | None:
         plane = flat(index, self._counts)
         place = bisect_right(self._firsts, plane) - 1
         if place < 0 or self._keys[place][1] < plane:
-            return
-        first = self._firsts[place]
-        place = bisect_right(self._firsts, first - 1)
-        for key in self._keys[place : place + self._keys[place][3]]:
-            far = key in self._boxes and not _meet(self._boxes[key], box)
-            if not far and (objects := self._block(key).get(index)):
-                yield key, objects
+            return None
+        return self._planes(self._keys[bisect_right(self._firsts, self._firsts[place] - 1)]).get(index)
 
-    def _block(self, key: BlockKey) -> dict[Index, list[FoundObject]]:
-        if key not in self._kept:
-            objects: dict[Index, list[FoundObject]] = {}
-            for one in self._work.load(key):
-                objects.setdefault(one.index, []).append(one)
-            if key[3] > 1:
-                if len(self._boxes) >= key[3] and key[0] not in {other[0] for other in self._boxes}:
-                    self._boxes.clear()
-                self._boxes[key] = _around(objects)
-            self._kept[key] = objects
-            if len(self._kept) > (_KEPT if key[3] > 1 else 1):
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-
-def _around(objects: dict[Index, list[FoundObject]]) -> Box:
-    windows = [one.mask.slices for some in objects.values() for one in some]
-    return (
-        min(rows.start for rows, _ in windows),
-        min(columns.start for _, columns in windows),
-        max(rows.stop for rows, _ in windows),
-        max(columns.stop for _, columns in windows),
-    )
-
-
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    def _planes(self, key: BlockKey) -> dict[Index, _Plane]:
+        """The planes of a block, the last ones being kept; of a plane in many blocks it is the first one."""
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None
+            if key[3] > 1:  # packed, all of them are fewer bits than the plane has pixels
+                parts = (self._work.read((*key[:2], part, key[3])) for part in range(key[3]))
+                self._kept = key, {unflat(key[0], self._counts): _Packed(*parts)}
+            else:
+                objects: dict[Index, list[FoundObject]] = {}
+                for one in self._work.load(key):
+                    objects.setdefault(one.index, []).append(one)
+                self._kept = key, {index: _Listed(some) for index, some in objects.items()}
+        return self._kept[1]

@@ -68,7 +68,7 @@ class Export:
     objects : mapping of int to LabelledObject
         As they were when the export was asked for.
     options : dict
-        For `export_labels`: axes, scale, units, image_name.
+        For `export_labels`: axes, scale, translate, units, image_name.
     """
 
     kind: str
@@ -94,6 +94,7 @@ class Export:
         options = {
             "axes": _letters(getattr(layer, "axis_labels", ()), layer.ndim),
             "scale": [float(one) for one in np.abs(layer.scale)],
+            "translate": [float(one) for one in layer.translate],
             "units": None if units is None else list(units),
             "image_name": image_name,
         }
@@ -131,9 +132,11 @@ class Export:
         if units is None:
             return self.options, ""
         scale, fitting, pixels = fitting_units(self.options["scale"], units, axes)
-        wrong = ", ".join(dict.fromkeys(str(was) for was, now in zip(units, fitting, strict=True) if str(was) != now))
+        unlike = [str(was) != now for was, now in zip(units, fitting, strict=True)]
+        wrong = ", ".join(dict.fromkeys(str(was) for was, other in zip(units, unlike, strict=True) if other))
+        places = [0.0 if other else at for at, other in zip(self.options["translate"], unlike, strict=True)]
         told = f" Along {', '.join(pixels)} the sizes are in pixels: the layer's unit there ({wrong}) does not fit."
-        return self.options | {"scale": scale, "units": fitting}, told if pixels else ""
+        return self.options | {"scale": scale, "translate": places, "units": fitting}, told if pixels else ""
 
     def _write_prompts(self) -> str:
         from napari_delse.annotation.review import evolved_otherwise, object_prompts

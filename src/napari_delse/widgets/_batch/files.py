@@ -178,9 +178,9 @@ class FilesPage(QWidget):
         elif step.error is not None:
             self.model.change(step.job, state="failed", tip=sentence(step.error))
         else:
-            unsure = len(step.unsure)
             state = "done" if step.status == "done" else "was done"
-            self.model.change(step.job, state=state, objects=f"{step.objects:,}", unsure=f"{unsure:,}", tip="")
+            counts = (f"{step.objects:,}", f"{len(step.unsure):,}") if step.counted else ("", "")
+            self.model.change(step.job, state=state, objects=counts[0], unsure=counts[1], tip="")
 
     def show_stopped(self) -> None:
         """What was begun and not finished goes on from there next time."""

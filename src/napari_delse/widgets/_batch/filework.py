@@ -223,6 +223,7 @@ def _layer(path: Path, kind: str) -> tuple[str, Any, dict[str, Any]]:
         axis = file.channel_axis
         kept = [letter for letter in file.axes if letter not in "CS"]
         options: dict[str, Any] = {"name": path.name, "scale": [sizes.get(letter, 1.0) for letter in kept]}
+        options["translate"] = [file.origin.get(letter, 0.0) for letter in kept]
         options["axis_labels"] = [letter.lower() for letter in kept]
         if axis is not None and file.axes[axis] == "S":
             options["rgb"] = True
