@@ -499,6 +499,46 @@ def test_work_on_labels_that_were_there_asks_for_them(open_widget, qtbot):
     second.undo()
 
 
+def test_work_is_not_restored_into_other_labels_that_nobody_chose(open_widget, qtbot):
+    began = np.zeros((80, 80), np.uint16)
+    began[60:70, 60:70] = 4
+    first = open_widget()
+    first.desk.choose_labels(first.viewer.add_labels(began.copy(), name="mine"))
+    annotate(qtbot, first, (10, 10))
+    labels = first._labels.data.copy()
+    crash(qtbot, first)
+    second = open_widget()
+    wrong = second.viewer.add_labels(np.full((80, 80), 3, np.uint16), name="wrong")
+    offered(qtbot, second)
+    second.restore_button.click()
+    qtbot.waitUntil(lambda: "This work began with labels that were there" in second.notice.text())
+    assert (wrong.data == 3).all()
+    right = second.viewer.add_labels(began.copy(), name="right")
+    restore(qtbot, second)
+    np.testing.assert_array_equal(right.data, labels)
+    assert (wrong.data == 3).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_work_on_channels_is_offered_and_restored_before_they_are_chosen(open_widget, qtbot, axis):
+    pixels = np.arange(3 * 2 * 80 * 80, dtype=np.uint16).reshape((3, 2, 80, 80) if axis else (2, 3, 80, 80))
+    first = open_widget(pixels)
+    first.desk.choose_image(first.viewer.layers["cells"], axis)
+    index = (1, 0) if axis else (1,)
+    first.viewer.dims.set_current_step(0 if axis else 1, 1)
+    annotate(qtbot, first, (10, 10), index=index)
+    labels = first._labels.data.copy()
+    crash(qtbot, first)
+    second = open_widget(pixels)
+    assert second.desk.source.channel_axis is None
+    assert f"this image, with channels along axis {axis}: 1 object" in offered(qtbot, second)
+    restore(qtbot, second)
+    assert second.desk.source.channel_axis == axis
+    assert second.channel_box.currentData() == axis
+    np.testing.assert_array_equal(second._labels.data, labels)
+    assert not second.offer.isVisibleTo(second)
+
+
 def test_a_damaged_journal_is_told(open_widget, qtbot):
     first = open_widget()
     annotate(qtbot, first, (10, 10))

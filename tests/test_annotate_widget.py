@@ -955,6 +955,125 @@ def test_work_on_an_image_is_kept_while_another_is_chosen(viewer, open_widget, q
     assert "second objects" not in viewer.layers
 
 
+def look_at(widget, name):
+    box = widget.image_box
+    box.setCurrentIndex(box.findText(name))
+    box.activated.emit(box.currentIndex())
+
+
+def test_each_image_of_a_size_has_labels_of_its_own(viewer, open_widget, qtbot):
+    for name in ("a", "b"):
+        viewer.add_image(np.zeros((80, 80)), name=name)
+    widget = open_widget()
+    look_at(widget, "a")
+    outlined(widget, qtbot)
+    widget.accept()
+    of_a = widget._labels
+    look_at(widget, "b")
+    assert widget._labels is not of_a
+    outlined(widget, qtbot)
+    widget.accept()
+    of_b = widget._labels
+    look_at(widget, "a")
+    assert widget._labels is of_a
+    assert (of_a.data.max(), of_b.data.max()) == (1, 1)
+    mine = viewer.add_labels(np.zeros((80, 80), np.uint8), name="mine")
+    widget.desk.choose_labels(mine)  # a person may think otherwise
+    look_at(widget, "b")
+    assert widget._labels is of_b
+    look_at(widget, "a")
+    assert widget._labels is mine
+
+
+@pytest.mark.parametrize("how", ["array", "channels"])
+def test_channels_of_one_picture_share_their_labels_and_the_object_in_progress(viewer, open_widget, qtbot, how):
+    pixels = np.zeros((2, 80, 80))
+    if how == "array":
+        for name, part in zip("ab", pixels, strict=True):
+            viewer.add_image(part, name=name)
+    else:
+        viewer.add_image(pixels, channel_axis=0, name=["a", "b"])
+    widget = open_widget()
+    look_at(widget, "a")
+    click(widget, *DIAMOND)
+    wait_for_preview(qtbot, widget)
+    labels = widget._labels
+    look_at(widget, "b")
+    assert widget._labels is labels
+    qtbot.waitUntil(lambda: np.array_equal(widget._layers.clicks.data, DIAMOND))
+    wait_for_preview(qtbot, widget)
+    widget.accept()
+    assert labels.data.max() == 1
+
+
+def test_what_can_be_undone_waits_while_another_image_is_looked_at(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)), name="a")
+    viewer.add_image(np.zeros((60, 60)), name="b")
+    widget = open_widget()
+    look_at(widget, "b")
+    click(widget, *DIAMOND[:2])
+    look_at(widget, "a")
+    outlined(widget, qtbot)
+    widget.accept()
+    labels = widget._labels
+    widget.editor.delete([1])
+    assert not labels.data.any()
+    look_at(widget, "b")
+    qtbot.waitUntil(lambda: np.array_equal(widget._layers.clicks.data, DIAMOND[:2]))
+    look_at(widget, "a")
+    assert widget._labels is labels
+    widget.undo()
+    assert labels.data.max() == 1
+
+
+def test_labels_that_were_replaced_are_searched_for_the_largest(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    other = widget._labels.data.copy()
+    other[:5, :5] = 7
+    widget._labels.data = other
+    outlined(widget, qtbot, [(66, 40), (70, 44), (74, 40), (70, 36)])
+    widget.accept()
+    assert widget._labels.data.max() == 8
+    assert (widget._labels.data == 7).sum() == 25
+
+
+def test_a_fine_outline_gives_the_sliders_no_finer_steps(real_viewer, open_widget, qtbot):
+    real_viewer.add_image(np.zeros((5, 80, 80)), scale=(3, 0.5, 0.5))
+    widget = open_widget()
+    steps = real_viewer.dims.nsteps
+    camera_of(real_viewer).zoom = 40
+    outlined(widget, qtbot, index=(2,))
+    assert widget._layers.preview.scale[-1] < 0.5
+    real_viewer.add_points(np.zeros((0, 3)), scale=(3, 0.5, 0.5))  # has napari look at all layers
+    widget.accept()
+    assert real_viewer.dims.nsteps == steps
+    real_viewer.add_points(np.zeros((0, 3)), scale=(3, 0.5, 0.5))
+    assert real_viewer.dims.nsteps == steps
+
+
+def test_layers_are_removed_in_the_context_of_the_canvas(real_viewer, open_widget, qtbot):
+    gui = pytest.importorskip("qtpy.QtGui")
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    bring_up(real_viewer, qtbot)
+    canvas = real_viewer.window._qt_viewer.canvas.native
+    qtbot.waitUntil(lambda: canvas.context() is not None)
+    removed = []
+    real_viewer.layers.events.removed.connect(
+        lambda event: removed.append((event.value.name, gui.QOpenGLContext.currentContext() == canvas.context()))
+    )
+    other = real_viewer.add_points(np.zeros((0, 2)), name="other")
+    canvas.doneCurrent()  # as after Qt has drawn a dock widget
+    real_viewer.layers.remove(other)
+    canvas.doneCurrent()
+    widget.shut_down()
+    assert len(removed) == 5
+    assert all(in_context for _, in_context in removed), removed
+
+
 def test_moved_image_takes_its_layers_along(viewer, open_widget, qtbot):
     image = viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()

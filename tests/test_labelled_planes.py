@@ -40,6 +40,17 @@ def test_channels_and_axes_of_length_one_stand_anywhere():
     assert (planes[5].image.window(0, 0, 20, 30) == image[1, [2, 0], 1]).all()
 
 
+@pytest.mark.parametrize("axes", [(1, 2), (-2, -1)])
+def test_channels_may_come_last_in_an_image_and_be_one_in_its_labels(axes):
+    image = np.random.default_rng(0).random((5, 20, 30, 4))
+    labels = np.zeros((5, 20, 30, 1), np.uint16)
+    labels[2, 3:9, 4:15] = 6
+    planes = list(paired_planes("x", image, labels, axes=axes, channel_axis=3, channels=(0, 2)))
+    assert [list(plane.objects()) for plane in planes] == [[], [], [6], [], []]
+    assert planes[2].objects()[6].box == (3, 4, 8, 14)
+    np.testing.assert_array_equal(planes[2].image.window(0, 0, 20, 30), image[2, :, :, [0, 2]])
+
+
 def test_shown_axes_may_be_any_two():
     image, labels = RNG.random((5, 20, 30)), np.broadcast_to(np.arange(20)[:, None], (5, 20, 30)).copy()
     planes = list(paired_planes("x", image, labels, axes=(0, 2)))
@@ -85,6 +96,7 @@ def test_a_constant_image_is_known_and_reading_stops_at_the_first_difference(mon
     labels = Plane.of(np.zeros((100, 20), int))
     assert LabelledPlane("x", 0, Plane.of(flat), labels).constant() == 5
     assert LabelledPlane("x", 0, Plane.of(uneven), labels).constant() is None
+    assert np.isnan(LabelledPlane("x", 0, Plane.of(np.full((40, 40), np.nan)), labels).constant())
     assert uneven.largest == 200
 
 

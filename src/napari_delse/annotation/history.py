@@ -15,6 +15,7 @@ from napari_delse.annotation.actions import (
     Action,
     Carry,
     Draft,
+    EditDraft,
     LabelledObject,
     Paint,
     action_from_json,
@@ -86,6 +87,11 @@ class History:
     def is_untouched(self) -> bool:
         """Whether nothing was done yet."""
         return not self._done and not self._undone
+
+    @property
+    def has_objects_to_undo(self) -> bool:
+        """Whether objects or pixels are among what can be undone or redone, and not just clicks and drags."""
+        return any(not isinstance(one, EditDraft) for one in (*self._done, *self._undone))
 
     @property
     def actions(self) -> tuple[Action, ...]:

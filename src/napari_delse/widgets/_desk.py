@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -15,11 +15,12 @@ from napari_delse.annotation.actions import Draft
 from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._kept import is_kept, keep, take_up
-from napari_delse.widgets._label_store import LayerLabels, largest_label
+from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
 from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place
+from napari_delse.widgets._removing import ready_to_remove
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._sessions import Sessions
-from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets._source import ImageSource, is_same_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._recording import Journals
 
-_SMALL = 4_000_000  # labels that are searched for the largest one at once
 _DESKS: WeakSet[Desk] = WeakSet()
 
 
@@ -70,9 +70,10 @@ class Desk(QObject):
         self.layers: WorkLayers | None = None
         self.labels: Labels | None = None
         self.session: AnnotationSession | None = None
-        self.sessions = Sessions(notices.say, self.step_wanted.emit)
+        self.sessions = Sessions(notices.say, self.step_wanted.emit, self._on_replaced)
         self.searched: WeakKeyDictionary[AnnotationSession, bool] = WeakKeyDictionary()  # whose largest label is not
         # known yet, and whether somebody looks for it
+        self._used: WeakKeyDictionary[Labels, ref[Image]] = WeakKeyDictionary()  # the image they were worked on with
         self.restoring: Labels | None = None  # work is being brought back into these, so that they have no session
         self.shown: tuple[object, ...] = ()  # preview and plane that are on the canvas
         self.policy = LabelPolicy()
@@ -124,27 +125,48 @@ class Desk(QObject):
         self.source = source
         if source is not None:
             self.layers = WorkLayers(self.viewer, source)
-            found = self.matching_labels()
-            begun = [other for other in found if other in self.sessions or is_kept(other)]
-            kept = begun or [x for x in found if is_of(x, source)]
-            self.choose_labels(kept[-1] if kept else None)
+            self.choose_labels(self._labels_of(source))
         self._journals.look(source)
         self.image_chosen.emit(source)
         self._changed()
 
+    def _labels_of(self, source: ImageSource) -> Labels | None:
+        """The labels to go on with: those last worked on with this image, else made for it, else of no other one."""
+        found = self.matching_labels()
+        used = [x for x, image in self._used.items() if x in found and image() is source.layer]
+        own = [x for x in found if is_of(x, source)]
+        begun = [x for x in found if x in self.sessions or is_kept(x)]
+        wanted = used or [x for x in own if x in begun] or own or [x for x in begun if not self._is_taken(x, source)]
+        return wanted[-1] if wanted else None
+
+    def _is_taken(self, labels: Labels, source: ImageSource) -> bool:
+        """Whether labels are those of another picture that is open: not of another channel of the same one."""
+        image = self._used[labels]() if labels in self._used else None
+        for other in self.viewer.layers:
+            if isinstance(other, Image) and other.ndim > 1 and (other is image or is_of(labels, ImageSource(other))):
+                return not is_same_picture(other, source.layer)
+        return False
+
     def leave(self) -> None:
-        """Stop working on the present image; its labels and its session stay."""
+        """Stop working on the present image; its labels and its session stay, unless nothing is in them."""
+        ready_to_remove(self.viewer)
         self.left.emit()
-        layers, labels, session = self.layers, self.labels, self.session
+        source, layers, labels, session = self.source, self.layers, self.labels, self.session
         self.source = self.layers = self.labels = self.session = None
         self.shown = ()
         self.forget_predictions()  # the labels may be taken up with another image, or other channels of it
         if layers is not None:
             layers.remove()
-        unused = session is not None and session.next_label == 1  # nothing accepted, nothing painted
+        unused = session is not None and session.next_label == 1 and not self._is_wanted(source, session)
         if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
             self.end(labels)
             self.viewer.layers.remove(labels)
+
+    def _is_wanted(self, source: ImageSource | None, session: AnnotationSession) -> bool:
+        """Whether somebody may come back to what can be undone; to clicks only as long as their image is there."""
+        if source is None or source.layer not in self.viewer.layers:
+            return session.has_objects_to_undo
+        return not session.is_untouched
 
     def move(self) -> None:
         """The image was scaled, moved or turned: everything on it goes along."""
@@ -220,6 +242,8 @@ class Desk(QObject):
             self._notices.say(error)
             return
         self.labels = layer
+        self._used.pop(layer, None)
+        self._used[layer] = ref(self.source.layer)  # the last one used is the last one in it
         self.session = None if layer is self.restoring else self._session_of(layer)
         self.make_layers()
         self._notices.say()
@@ -257,10 +281,17 @@ class Desk(QObject):
         if self.source is not None:
             self._journals.record(session, self.source, blank=blank)
 
+    def _on_replaced(self, layer: Labels) -> None:
+        """Somebody gave labels other data: they may hold labels that are not known."""
+        if self.sessions[layer].store.shape == tuple(layer.data.shape):
+            self.sessions[layer].forget_predictions()
+            self.search(layer)
+            self._changed()
+
     def search(self, layer: Labels) -> None:
         """Find the largest label that is there already, unless that goes on; large or lazy arrays in a thread."""
         session, data, name = self.sessions[layer], layer.data, layer.name
-        if isinstance(data, np.ndarray) and data.size <= _SMALL:
+        if isinstance(data, np.ndarray) and data.size <= SMALL:
             session.note_label(largest_label(data))
             return
         if self.searched.get(session):

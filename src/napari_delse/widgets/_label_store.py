@@ -20,6 +20,7 @@ from napari_delse.widgets._source import to_space
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SMALL = 4_000_000  # labels that are searched for the largest one at once
 _AT_ONCE = 8_000_000  # labels that are read at once to find the largest
 _MANY = 20_000  # pixels with values of their own, which are written past napari's undo: it takes them one by one
 

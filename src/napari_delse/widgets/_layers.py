@@ -217,8 +217,17 @@ class WorkLayers:
     def hide_preview(self) -> None:
         """Show nothing in the overlay."""
         if self.preview is not None and self.preview.data.size > 1:
+            placement = self.source.placement()
             with in_one_go(self.preview):
                 self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
+                self.preview.scale, self.preview.translate = placement["scale"], placement["translate"]
+            self._give_steps_back(self.preview)
+
+    def _give_steps_back(self, preview: Labels) -> None:
+        """Sliders step by the finest layer, and the preview was finer than the image: have napari look again."""
+        own = self.source.layer.extent.step[-self.source.ndim :]
+        if any(one.step < 0.999 * step for one, step in zip(self.viewer.dims.range[-len(own) :], own, strict=True)):
+            preview.events.scale()
 
     def rescale(self, key: PlaneKey | None) -> None:
         """Keep lines and markers as wide on the screen as they were after a change of zoom.

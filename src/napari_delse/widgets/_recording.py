@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from napari_delse.annotation.records import Header, Identity, carried_count
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._kept import Kept
 from napari_delse.widgets._run import Runner
-from napari_delse.widgets._source import ImageSource
+from napari_delse.widgets._source import ImageSource, channel_axis_by_shape
 
 _AGAIN = 5.0  # after so many seconds a journal that could not be begun is tried again
 
@@ -202,6 +202,10 @@ class Offer:
         How many planes objects were carried to.
     modified : float
         When it was last written, seconds since 1970.
+    channel_axis : int or None
+        Along which axis of the image its channels were.
+    moves : bool
+        Whether that is another one than what the image is shown with now.
     """
 
     path: Path
@@ -209,6 +213,8 @@ class Offer:
     objects: int
     planes: int
     modified: float
+    channel_axis: int | None = None
+    moves: bool = False
 
     @property
     def text(self) -> str:
@@ -216,14 +222,21 @@ class Offer:
         when = datetime.fromtimestamp(self.modified)
         named = ((self.objects, "object", "objects"), (self.planes, "carried plane", "carried planes"))
         many = [f"{count:,} {one if count == 1 else several}" for count, one, several in named if count]
-        return f"Unfinished work on this image: {' and '.join(many)}, {when.day} {when:%b %H:%M}."
+        axis = f", with channels along axis {self.channel_axis}" if self.moves and self.channel_axis is not None else ""
+        return f"Unfinished work on this image{axis}: {' and '.join(many)}, {when.day} {when:%b %H:%M}."
 
 
-def _offers(image: Callable[[], Identity], shape: tuple[int, ...]) -> list[Offer]:
-    """In the runner: unfinished work on labels of this shape, the newest first; what cannot be read is left out."""
+def _offers(
+    image: Callable[[], Identity], shape: tuple[int, ...], axes: Mapping[tuple[int, ...], int | None]
+) -> list[Offer]:
+    """In the runner: unfinished work, that on labels of this shape first, the newest first.
+
+    What cannot be read is left out, and what does not belong to one of the shapes that labels of the image may have;
+    these say along which axis its channels are then.
+    """
     found = []
-    for one in journal.unfinished(image()):
-        if one.header.shape == shape:
+    for one in sorted(journal.unfinished(image()), key=lambda one: one.header.shape != shape):
+        if one.header.shape in axes:
             try:
                 contents = journal.read(one.path)
                 objects, planes = journal.object_count(contents), carried_count(contents)
@@ -231,7 +244,8 @@ def _offers(image: Callable[[], Identity], shape: tuple[int, ...]) -> list[Offer
                 continue
             if objects or planes:
                 header = replace(one.header, dtype=contents.dtype.str)
-                found.append(Offer(one.path, header, objects, planes, one.modified))
+                axis, moves = axes[header.shape], header.shape != shape
+                found.append(Offer(one.path, header, objects, planes, one.modified, axis, moves))
     return found
 
 
@@ -354,8 +368,13 @@ class Journals:
         self._looks += 1
         self.offer, self._offers = None, []
         if source is not None:
-            job = partial(_offers, _image_of(source), source.shape)
+            job = partial(_offers, _image_of(source), source.shape, channel_axis_by_shape(source))
             self._runner.submit(job, partial(self._found, self._looks), lambda _: None)
+
+    def keep_offer(self, offer: Offer) -> None:
+        """Offer this, and look for nothing else on the present image."""
+        self._looks += 1
+        self.offer, self._offers = offer, []
 
     def _found(self, look: int, found: list[Offer]) -> None:
         if look == self._looks:

@@ -28,12 +28,19 @@ class Sessions:
     ----------
     painted : callable
         Called after a session has noted a stroke.
+    replaced : callable
+        Called with a layer whose array was replaced.
     step : callable
         Called with a layer, and with `AnnotationSession.undo` or `redo`, when the keys for it are pressed there.
     """
 
-    def __init__(self, painted: Callable[[], object], step: Callable[[Labels, Step], object]) -> None:
-        self._painted, self._step = painted, step
+    def __init__(
+        self,
+        painted: Callable[[], object],
+        step: Callable[[Labels, Step], object],
+        replaced: Callable[[Labels], object],
+    ) -> None:
+        self._painted, self._step, self._replaced = painted, step, replaced
         self._sessions: WeakKeyDictionary[Labels, AnnotationSession] = WeakKeyDictionary()
 
     def __contains__(self, layer: Labels) -> bool:
@@ -57,6 +64,7 @@ class Sessions:
         self.end(layer)
         self._sessions[layer] = session
         layer.events.paint.connect(self._on_painted)
+        layer.events.data.connect(self._on_data)
         lead_undo(layer, self._undo, self._redo)
 
     def end(self, layer: Labels) -> AnnotationSession | None:
@@ -73,12 +81,17 @@ class Sessions:
 
     def _leave(self, layer: Labels) -> None:
         layer.events.paint.disconnect(self._on_painted)
+        layer.events.data.disconnect(self._on_data)
         leave_undo(layer)
 
     def _on_painted(self, event: Event) -> None:
         session = self._sessions.get(event.source)
         if session is not None and note_stroke(session, event.source, event):
             self._painted()
+
+    def _on_data(self, event: Event) -> None:
+        if event.source in self._sessions:
+            self._replaced(event.source)
 
     def _undo(self, layer: Labels) -> None:
         self._take(layer, AnnotationSession.undo, layer.undo)

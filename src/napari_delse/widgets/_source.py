@@ -112,8 +112,7 @@ class ImageSource:
             "rotate": np.asarray(layer.rotate)[first:, first:],
             "affine": np.asarray(layer.affine)[first:, first:],
         }
-        if first == 0:
-            placement["shear"] = layer.shear
+        placement["shear"] = _shear_without(np.asarray(layer.shear), int(layer.ndim), first)
         for name in ("units", "axis_labels"):
             if (values := getattr(layer, name, None)) is not None:
                 placement[name] = tuple(values)[first:]
@@ -154,6 +153,33 @@ class ImageSource:
         return tuple(index)
 
 
+def _shear_without(shear: npt.NDArray[np.float64], ndim: int, first: int) -> npt.NDArray[np.float64]:
+    """The shear of a layer without its first axes; a matrix, or what stands above its diagonal."""
+    if shear.ndim == 2:
+        return shear[first:, first:]
+    whole = np.zeros((ndim, ndim))
+    whole[np.triu_indices(ndim, 1)] = shear
+    left = whole[first:, first:]
+    return left[np.triu_indices(ndim - first, 1)]
+
+
+def is_same_picture(one: Image, other: Image) -> bool:
+    """Whether two layers are channels of one picture: from one file, parts of one array, or laid over each other."""
+    paths = [getattr(layer.source, "path", None) for layer in (one, other)]
+    if one is other or (paths[0] is not None and paths[0] == paths[1]):
+        return True
+    if str(one.blending) == str(other.blending) == "additive":  # as napari shows channels
+        return True
+    parts = [layer.data[0] if layer.multiscale else layer.data for layer in (one, other)]
+    return all(isinstance(part, np.ndarray) for part in parts) and _base(parts[0]) is _base(parts[1])
+
+
+def _base(array: npt.NDArray[Any]) -> Any:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
 def channel_axes(layer: Image) -> list[tuple[str, int]]:
     """Axes of an image that may hold channels, with what to call them.
 
@@ -168,6 +194,14 @@ def channel_axes(layer: Image) -> list[tuple[str, int]]:
         for a, length in enumerate(data.shape)
         if length < (_MOST_CHANNELS if a < layer.ndim - 2 else _MOST_LAST)
     ]
+
+
+def channel_axis_by_shape(source: ImageSource) -> dict[tuple[int, ...], int | None]:
+    """For the shape of labels, along which axis of the image its channels were; the present axis where it may be it."""
+    layer = source.layer
+    axes = [] if layer.rgb or layer.ndim < 3 else list(range(layer.ndim))
+    found = {ImageSource(layer, axis).shape: axis for axis in (*reversed(axes), None)}
+    return found | {source.shape: source.channel_axis}
 
 
 def channel_numbers(text: str) -> tuple[int, ...]:

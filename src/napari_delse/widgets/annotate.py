@@ -34,6 +34,7 @@ from napari_delse.widgets._layers import WorkLayers, camera_of
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import Outliner, PredictorLike, load_predictor, model_names
 from napari_delse.widgets._recording import Journals
+from napari_delse.widgets._removing import ready_to_remove
 from napari_delse.widgets._source import ImageSource
 from napari_delse.widgets._still import StillWindow
 
@@ -155,6 +156,7 @@ class AnnotateWidget(AnnotatePanel):
         for emitter, callback in (
             (layers.events.removed, lambda event: self.evolution.forget(event.value)),
             (layers.events.removed, lambda _: self._collections.look_at_all()),
+            (layers.events.removing, lambda _: ready_to_remove(self.viewer)),
             (layers.selection.events.active, self._later),
             (dims.events.ndisplay, self._later),
             (camera_of(self.viewer).events.zoom, self._on_zoom),

@@ -138,6 +138,10 @@ class EvolutionLayers:
         layer = self._layers.get(name)
         if layer is not None and layer.visible:
             layer.visible = False
+            if isinstance(layer, Image):  # sliders step by the finest layer, also by a hidden one
+                placement = self.source.placement()
+                layer.data = np.zeros((1,) * self.source.ndim, np.float32)
+                layer.scale, layer.translate = placement["scale"], placement["translate"]
             self._hidden.add(name)
 
     def hide_all(self) -> None:

@@ -11,7 +11,7 @@ from napari.layers import Labels
 
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._guide import labels_wanted
-from napari_delse.widgets._label_store import LayerLabels
+from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
 from napari_delse.widgets._layers import MINE, new_labels
 from napari_delse.widgets._source import ImageSource
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from napari_delse.widgets._desk import Desk
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._recording import Journals
+
+
+def _may_be_begun_with(labels: Labels, header: Header) -> bool:
+    """Whether work may have begun with labels that nobody has chosen: the largest one is the same."""
+    data = labels.data
+    is_quick = isinstance(data, np.ndarray) and data.size <= SMALL
+    return is_quick and largest_label(data) == header.largest
 
 
 class Restorer:
@@ -43,6 +50,9 @@ class Restorer:
         desk, offer = self._desk, self._journals.offer
         if offer is None or desk.source is None or self.labels is not None:
             return
+        if offer.moves:
+            desk.choose_image(desk.source.layer, offer.channel_axis)
+            self._journals.keep_offer(offer)
         with self._notices.told():
             layer = self._labels_for(offer.header, desk.source)
             desk.restoring = layer
@@ -66,8 +76,9 @@ class Restorer:
             filled = [x for x in free if not x.metadata.get(MINE) or mine is not x]
             if mine is not None and mine in filled:
                 return mine
-            if len(filled) == 1:
-                return filled[0]
+            alike = [x for x in filled if _may_be_begun_with(x, header)]
+            if len(alike) == 1:
+                return alike[0]
             raise ValueError(labels_wanted(header.dtype))
         if mine is not None and mine in free and mine.metadata.get(MINE) and sessions[mine].next_label == 1:
             return mine

@@ -45,7 +45,7 @@ class BatchLabels:
 
     def __init__(self, journals: Journals, changed: Callable[[], object], touched: Callable[[Labels], object]) -> None:
         self._journals, self._changed, self._touched = journals, changed, touched
-        self._own = Sessions(changed, self._history)
+        self._own = Sessions(changed, self._history, lambda _: None)  # runs look for the largest label themselves
         self._left: deque[Callable[[], None]] = deque()
         self._timer = QTimer(singleShot=True, interval=0)
         self._timer.timeout.connect(self._write)

@@ -223,8 +223,9 @@ def _axes(image: Image) -> list[tuple[str, int | None]]:
 def _fits(image: Image, labels: Labels) -> bool:
     """Whether the planes are of one size."""
     shapes = [tuple((x.data[0] if x.multiscale else x.data).shape) for x in (image, labels)]
-    shown = shapes[0][: image.ndim]
-    return shown[-2:] == shapes[1][-2:]
+    shown, own = shapes[0][: image.ndim], shapes[1]
+    one_per_channel = len(shown) == len(own) and [b for a, b in zip(shown, own, strict=True) if a != b] == [1]
+    return shown[-2:] == own[-2:] or one_per_channel
 
 
 def shown_axes(viewer: ViewerModel, ndim: int) -> tuple[int, int]:
