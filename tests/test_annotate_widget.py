@@ -14,7 +14,7 @@ pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
 from napari.components import ViewerModel
-from napari.layers import Labels
+from napari.layers import Image, Labels, Points
 from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import Qt
 
@@ -33,6 +33,7 @@ from napari_delse.widgets._still import StillWindow
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
+RNG = np.random.default_rng(0)
 DIAMOND = [(20, 40), (40, 60), (60, 40), (40, 20)]
 
 
@@ -158,6 +159,16 @@ def test_layers_lie_where_the_image_is(real_viewer, open_widget):
     assert widget._labels.data.shape == image.data.shape
     assert real_viewer.layers.selection.active is widget._layers.clicks
     assert widget._layers.clicks.mode == "add"
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 50), (2, 3, 40, 50)])
+def test_layers_lie_where_a_sheared_image_is_also_without_its_channels(shape):
+    ndim = len(shape)
+    shear = np.arange(1, ndim * (ndim - 1) // 2 + 1) / 10
+    image = Image(np.zeros(shape), shear=shear, scale=np.arange(1, ndim + 1), translate=np.arange(ndim))
+    layer = Points(ndim=ndim - 1, **ImageSource(image, 0).placement())
+    for point in RNG.uniform(0, 30, (5, ndim - 1)):
+        np.testing.assert_allclose(layer.data_to_world(point), image.data_to_world((0, *point))[1:])
 
 
 def test_manifest_names_this_widget():
