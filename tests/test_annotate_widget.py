@@ -982,6 +982,8 @@ def test_each_image_of_a_size_has_labels_of_its_own(viewer, open_widget, qtbot):
     of_a = widget._labels
     look_at(widget, "b")
     assert widget._labels is not of_a
+    told = "'b' gets labels of its own. To go on in 'a objects', choose these under Settings."
+    qtbot.waitUntil(lambda: widget.notice.text() == told)
     outlined(widget, qtbot)
     widget.accept()
     of_b = widget._labels
@@ -1015,6 +1017,20 @@ def test_channels_of_one_picture_share_their_labels_and_the_object_in_progress(v
     wait_for_preview(qtbot, widget)
     widget.accept()
     assert labels.data.max() == 1
+
+
+def test_labels_that_lie_elsewhere_are_told_of(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)), name="cells", scale=(0.5, 0.5))
+    widget = open_widget()
+    mine = viewer.add_labels(np.zeros((80, 80), np.uint8), name="mine")
+    widget.desk.choose_labels(mine)
+    qtbot.waitUntil(lambda: "'mine' has another scale or place than 'cells'" in widget.notice.text())
+    outlined(widget, qtbot)
+    widget.accept()
+    assert mine.data[40, 40] == 1
+    mine.scale = (0.5, 0.5)
+    widget.desk.choose_labels(mine)
+    qtbot.waitUntil(lambda: widget.notice.text() == "")
 
 
 def test_what_can_be_undone_waits_while_another_image_is_looked_at(viewer, open_widget, qtbot):

@@ -14,6 +14,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_delse.annotation.actions import Draft
 from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.annotation.session import AnnotationSession
+from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._kept import is_kept, keep, take_up
 from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
 from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place
@@ -125,7 +126,11 @@ class Desk(QObject):
         self.source = source
         if source is not None:
             self.layers = WorkLayers(self.viewer, source)
-            self.choose_labels(self._labels_of(source))
+            labels = self._labels_of(source)
+            others = [] if labels is not None else [x for x in self.matching_labels() if x in self.sessions]
+            self.choose_labels(labels)
+            if others:
+                self._notices.tell(guide.own_labels(source.layer.name, others[-1].name))
         self._journals.look(source)
         self.image_chosen.emit(source)
         self._changed()
@@ -247,7 +252,17 @@ class Desk(QObject):
         self.session = None if layer is self.restoring else self._session_of(layer)
         self.make_layers()
         self._notices.say()
+        if not self._lies_on_image(layer):
+            self._notices.tell(guide.labels_elsewhere(layer.name, self.source.layer.name))
         self.labels_chosen.emit(layer)
+
+    def _lies_on_image(self, labels: Labels) -> bool:
+        clicks = self.layers.clicks if self.layers is not None else None
+        if clicks is None:
+            return True
+        corners = np.zeros(labels.ndim), np.array(labels.data.shape, float)
+        places = [(labels.data_to_world(corner), clicks.data_to_world(corner)) for corner in corners]
+        return all(np.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in places)
 
     def use_policy(self, policy: LabelPolicy) -> None:
         """How objects are written from now on."""

@@ -84,6 +84,19 @@ def labels_wanted(dtype: str) -> str:
     )
 
 
+def own_labels(image: str, others: str) -> str:
+    """Why new labels were made although others of the same shape are worked on."""
+    return f"'{image}' gets labels of its own. To go on in '{others}', choose these under Settings."
+
+
+def labels_elsewhere(labels: str, image: str) -> str:
+    """Labels that are shown in another place than the image whose pixels they have."""
+    return (
+        f"'{labels}' has another scale or place than '{image}', so that objects are shown beside their outlines. Pixel "
+        "for pixel they fit; give the labels layer the scale and translate of the image."
+    )
+
+
 def sentence(error: BaseException | str) -> str:
     """The first line of an error as one sentence for a person."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
