@@ -1033,6 +1033,100 @@ def test_labels_that_lie_elsewhere_are_told_of(viewer, open_widget, qtbot):
     qtbot.waitUntil(lambda: widget.notice.text() == "")
 
 
+def test_a_stroke_that_is_still_made_is_noted_before_an_object_is_written(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    labels = widget._labels
+    labels._begin_stroke()  # the button of the mouse goes down
+    labels.paint((5, 5), 2)
+    widget.accept()
+    labels.paint((8, 8), 2)
+    labels._commit_stroke()
+    assert [one.kind for one in widget._session.actions][-3:] == ["paint", "commit", "paint"]
+    assert widget._session.next_label == 4
+    for _ in range(len(widget._session.actions)):
+        widget.undo()
+    assert not labels.data.any()
+
+
+def test_an_object_in_progress_survives_a_conversion_of_the_labels(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget._labels.data = widget._labels.data.astype(np.uint32)
+    wait_for_preview(qtbot, widget)
+    widget.accept()
+    assert widget._labels.data[40, 40] == 1
+
+
+def test_moving_the_end_of_a_pull_leaves_its_start(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget._layers.drags.add([[20, 40], [10, 40]], shape_type="line")
+    wait_for_preview(qtbot, widget)
+    (drag,) = widget._session.draft.corrections
+    line = np.array([drag.start, (8.0, 42.0)])
+    widget._layers.drags.data = [line]
+    (moved,) = widget._session.draft.corrections
+    assert moved.start == drag.start
+    assert moved.end == (8.0, 42.0)
+
+
+@pytest.mark.parametrize("step", ["start_over", "undo"])
+def test_a_click_right_after_a_step_back_belongs_to_what_is_there_now(viewer, open_widget, step):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    click(widget, *DIAMOND[:3])
+    getattr(widget, step)()
+    click(widget, (50, 50))  # before the window was drawn anew
+    kept = [] if step == "start_over" else DIAMOND[:2]
+    assert widget._session.draft.clicks == (*kept, (50, 50))
+
+
+def test_labels_that_were_written_without_telling_stay(viewer, open_widget):
+    viewer.add_image(np.zeros((80, 80)), name="a")
+    widget = open_widget()
+    labels = widget._labels
+    labels.data[:30, :30] = 1
+    widget.shut_down()
+    assert labels in viewer.layers
+
+
+@pytest.mark.parametrize("way", ["accept", "start_over", "switch_tool"])
+def test_a_polygon_that_is_not_finished_does_not_stay_in_the_way(real_viewer, open_widget, qtbot, way):
+    real_viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    bring_up(real_viewer, qtbot)
+    outlined(widget, qtbot)
+    drags, hands = widget._layers.drags, Hands(real_viewer)
+    real_viewer.layers.selection.active = drags
+    drags.mode = "add_polygon"
+    for place in ((30, 30), (30, 50), (50, 50)):
+        hands.click(place)
+    assert drags._is_creating
+    getattr(widget, way)()
+    assert not drags._is_creating
+    qtbot.waitUntil(lambda: drags.nshapes == 0)
+    assert widget._session.draft.corrections == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "why"), [("visible", "is hidden"), ("editable", "is locked"), ("mode", "moves the view")]
+)
+def test_clicks_that_do_nothing_are_explained_and_mended(viewer, open_widget, qtbot, what, why):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    clicks = widget._layers.clicks
+    setattr(clicks, what, "pan_zoom" if what == "mode" else False)
+    qtbot.waitUntil(lambda: why in widget.guide.text())
+    widget.switch_tool()
+    assert viewer.layers.selection.active is clicks
+    assert (clicks.visible, clicks.editable, str(clicks.mode)) == (True, True, "add")
+    qtbot.waitUntil(lambda: why not in widget.guide.text())
+
+
 def test_what_can_be_undone_waits_while_another_image_is_looked_at(viewer, open_widget, qtbot):
     viewer.add_image(np.zeros((80, 80)), name="a")
     viewer.add_image(np.zeros((60, 60)), name="b")

@@ -75,6 +75,10 @@ class LabelStore(Protocol):
         """Write one value, or one per chosen pixel, to the chosen pixels of a window."""
         ...
 
+    def settle(self) -> None:
+        """Tell the session of strokes that somebody else is still making, before it reads or writes."""
+        ...
+
 
 class ArrayLabels:
     """Labels in an array with basic slicing (numpy, memmap, zarr)."""
@@ -105,6 +109,9 @@ class ArrayLabels:
         block = np.array(self.data[key])
         plane.flat(block)[where] = values
         self.data[key] = block
+
+    def settle(self) -> None:
+        """Nobody paints in an array."""
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ class History:
         edits : sequence of PixelEdit
             What changes, such as from `PixelEdit.of_window`.
         """
+        self.store.settle()
         later = [edit for action in self._done[place_in(self._done, run, run_of) :] for edit in action.pixels]
         if later:  # else undoing these first would give pixels back that the run has taken since
             rest = (edit.without(touched(later, edit.plane, *edit.pixels.slices)) for edit in edits)
@@ -184,6 +185,7 @@ class History:
 
     def undo(self) -> Action | None:
         """Take the last action back; None if there is none."""
+        self.store.settle()
         if not self._done:
             return None
         action = self._done[-1]
@@ -193,6 +195,7 @@ class History:
 
     def redo(self) -> Action | None:
         """Do again what was undone last; None if there is nothing."""
+        self.store.settle()
         if not self._undone:
             return None
         action = self._undone[-1]

@@ -331,6 +331,7 @@ class AnnotationSession(History):
             If there is no preview, it is empty, all its pixels are protected, or the label does
             not fit the labels' dtype.
         """
+        self.store.settle()
         preview = self.preview
         if preview is None:
             raise ValueError("there is no preview to accept; click the object's four extreme points first")
@@ -379,6 +380,7 @@ class AnnotationSession(History):
         ValueError
             If there are none, or this session did not make one of them.
         """
+        self.store.settle()
         chosen = tuple(find(self.objects, label, "delete") for label in dict.fromkeys(labels))
         if not chosen:
             raise ValueError("there is nothing to delete; choose one or more objects first")
@@ -393,6 +395,7 @@ class AnnotationSession(History):
         ValueError
             If they are less than two, not made by this session, or from differently turned planes.
         """
+        self.store.settle()
         chosen = [find(self.objects, label, "merge") for label in dict.fromkeys(labels)]
         action = plan_merge(self.store, self._draft, chosen, self._done)
         self._do(action)
@@ -418,6 +421,7 @@ class AnnotationSession(History):
         ValueError
             If this session did not make the object, or there is nothing to split off.
         """
+        self.store.settle()
         made = find(self.objects, label, "split")
         action = plan_split(self.store, self._draft, made, self.next_label, plane, mask)
         self._do(action)

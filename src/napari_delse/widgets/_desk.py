@@ -17,7 +17,7 @@ from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._kept import is_kept, keep, take_up
 from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
-from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place
+from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place, takes_clicks
 from napari_delse.widgets._removing import ready_to_remove
 from napari_delse.widgets._run import Runner
 from napari_delse.widgets._sessions import Sessions
@@ -31,12 +31,21 @@ if TYPE_CHECKING:
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._recording import Journals
 
+_SEEN_THROUGH = 50_000_000  # labels that are looked through before their layer is removed
 _DESKS: WeakSet[Desk] = WeakSet()
 
 
 def desk_of(layer: Labels) -> Desk | None:
     """Where somebody works on labels at present."""
     return next((desk for desk in _DESKS if layer in desk.sessions), None)
+
+
+def _is_ours(labels: Labels) -> bool:
+    """Whether labels were made by a widget, and nobody has written into their array without telling."""
+    data = labels.data
+    if not labels.metadata.get(MINE) or not isinstance(data, np.ndarray):
+        return False
+    return data.size > _SEEN_THROUGH or not data.any()
 
 
 class Desk(QObject):
@@ -163,7 +172,7 @@ class Desk(QObject):
         if layers is not None:
             layers.remove()
         unused = session is not None and session.next_label == 1 and not self._is_wanted(source, session)
-        if unused and labels is not None and labels.metadata.get(MINE) and labels in self.viewer.layers:
+        if unused and labels is not None and _is_ours(labels) and labels in self.viewer.layers:
             self.end(labels)
             self.viewer.layers.remove(labels)
 
@@ -301,6 +310,8 @@ class Desk(QObject):
         if self.sessions[layer].store.shape == tuple(layer.data.shape):
             self.sessions[layer].forget_predictions()
             self.search(layer)
+            if layer is self.labels:
+                self.labels_chosen.emit(layer)  # its object in progress is predicted anew
             self._changed()
 
     def search(self, layer: Labels) -> None:
@@ -341,16 +352,19 @@ class Desk(QObject):
         self.take_clicks()
 
     def take_clicks(self) -> None:
-        """Let the person click."""
+        """Let the person click, whatever was done to the layer; a shape that is not finished is dropped."""
         if self.layers is not None and self.layers.clicks is not None:
-            self.viewer.layers.selection.active = self.layers.clicks
-            self.layers.clicks.mode = "add"
+            self.layers.drop_unfinished()
+            clicks = self.layers.clicks
+            self.viewer.layers.selection.active = clicks
+            clicks.visible = clicks.editable = True
+            clicks.mode = "add"
 
     def switch_tool(self) -> None:
         """Between clicking and drawing correction lines."""
         if self.layers is None or self.layers.clicks is None or self.layers.drags is None:
             return
-        if self.viewer.layers.selection.active is self.layers.clicks:
+        if self.viewer.layers.selection.active is self.layers.clicks and takes_clicks(self.layers.clicks):
             self.viewer.layers.selection.active = self.layers.drags
             self.layers.drags.mode = "add_line"
         else:

@@ -87,6 +87,12 @@ class LayerLabels:
                 is_last = number == len(parts) and not self._is_grouping
                 self._paint(plane, rows, columns, chosen, value, refresh=is_last)
 
+    def settle(self) -> None:
+        """Have napari tell of a stroke whose button is still held down; it would go in with what is written now."""
+        if not self.is_writing:
+            with suppress(AttributeError):  # private: another version of napari may group strokes otherwise
+                self.layer._commit_staged_history()
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """While the layer's paint events are ours; what goes wrong is told as the layer's trouble."""

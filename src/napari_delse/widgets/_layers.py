@@ -191,6 +191,13 @@ class WorkLayers:
                 self.drags.add(lines, shape_type="line", edge_width=width, edge_color=DRAG_COLOR)
             self.drags.selected_data = set()
 
+    def drop_unfinished(self) -> None:
+        """Take away a box, line or polygon that is still being drawn."""
+        if self.drags is None or not getattr(self.drags, "_is_creating", False):
+            return
+        with suppress(AttributeError), self.drags.events.data.blocker():  # private: another version may do otherwise
+            self.drags._finish_drawing()
+
     def calm(self) -> None:
         """Deselect the click just made: napari's highlight would hide the boundary."""
         if self.clicks is not None and self.clicks.selected_data and str(self.clicks.mode) == "add":
@@ -257,6 +264,11 @@ def _bend(layer: Shapes, shown: Sequence[npt.NDArray[Any]], lines: Sequence[npt.
     for number, (old, new) in enumerate(zip(shown, lines, strict=True)):
         if not np.array_equal(old, new.astype(old.dtype)):
             layer._data_view.edit(number, new.astype(old.dtype))
+
+
+def takes_clicks(layer: Points) -> bool:
+    """Whether clicks on the clicks layer do something: napari has a hidden or locked layer move the view only."""
+    return bool(layer.visible and layer.editable) and str(layer.mode) != "pan_zoom"
 
 
 @contextmanager

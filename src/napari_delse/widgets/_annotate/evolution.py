@@ -194,7 +194,7 @@ class EvolutionView(QWidget):
         if self._layers is None or not self.is_on:
             return
         if not checked:  # and not removed, for which napari takes longer
-            self._layers.hide(name)
+            self._layers.hide(name, keep=False)
             return
         if name == PHI and self._picture is not None and not self._picture.phi:
             self._ask()

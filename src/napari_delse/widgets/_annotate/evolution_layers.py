@@ -133,10 +133,13 @@ class EvolutionLayers:
             self._hidden.discard(name)
             self._layers[name].visible = True
 
-    def hide(self, name: str) -> None:
-        """Hide a layer, if there is one, until something is shown on it."""
+    def hide(self, name: str, *, keep: bool = True) -> None:
+        """Hide a layer, if there is one, until something is shown on it.
+
+        Whether a person hid it is remembered, unless ``keep`` is off.
+        """
         layer = self._layers.get(name)
-        if layer is not None and layer.visible:
+        if layer is not None and name not in self._hidden and (layer.visible or not keep):
             layer.visible = False
             if isinstance(layer, Image):  # sliders step by the finest layer, also by a hidden one
                 placement = self.source.placement()

@@ -74,6 +74,11 @@ class Hearing:
         self.followed.follow(layer.events.data, self._on_clicks if is_clicks else self._on_drags)
         if is_clicks:
             layer.mouse_drag_callbacks.append(self._on_pull)
+            for name in ("visible", "editable", "mode"):
+                self.followed.follow(getattr(layer.events, name), self._on_tool)
+
+    def _on_tool(self) -> None:
+        self.desk.look()  # whether clicks do something is told
 
     # ---- image
 
@@ -146,11 +151,14 @@ class Hearing:
         """
         key = session.draft.plane or PlaneKey()
         known = {_single(c.start, c.end): c for c in session.draft.corrections}
+        begun = {_single(c.start): c.start for c in session.draft.corrections}
         for line in lines:
             ends = to_plane(key, line[0]), to_plane(key, line[-1])
             if (drag := known.get(_single(*ends))) is None:
                 session.check_drag(source.shown_plane(self.desk.viewer, line[0]))
-                drag = self._on_outline(Correction(*ends))
+                # Where only the end was moved, the drag has pulled the outline away from its start already.
+                start = begun.get(_single(ends[0]))
+                drag = self._on_outline(Correction(*ends)) if start is None else Correction(start, ends[1])
             yield drag
 
     def _on_outline(self, drag: Correction) -> Correction:
@@ -227,6 +235,6 @@ class Hearing:
             self._foresee(drag, show)
 
 
-def _single(start: Point, end: Point) -> tuple[float, ...]:
-    """The ends of a drag in the single precision in which napari keeps shapes."""
-    return tuple(float(np.float32(value)) for value in (*start, *end))
+def _single(*points: Point) -> tuple[float, ...]:
+    """Points in the single precision in which napari keeps shapes."""
+    return tuple(float(np.float32(value)) for point in points for value in point)

@@ -111,6 +111,7 @@ class ReviewList(QWidget):
         box.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         box.setMinimumContentsLength(8)
+        box.completer().setCaseSensitivity(Qt.CaseSensitivity.CaseSensitive)  # else "nucleus" becomes "Nucleus"
         box.lineEdit().setPlaceholderText("a name, then Enter")
         box.setToolTip(
             "What kind of objects the selected ones are: type a name and press Enter, or choose one. Without a name, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_delse.widgets import _guide as guide
+from napari_delse.widgets._layers import takes_clicks
 
 if TYPE_CHECKING:
     from napari_delse.annotation.session import AnnotationSession
@@ -54,6 +55,9 @@ def _tool(desk: Desk, session: AnnotationSession, layers: WorkLayers, words: gui
             "Draw a line from the outline to where it belongs. "
             f"To accept: {words.accept}. Back to clicking: {words.switch_tool}."
         )
+    if layers.clicks is not None and active is layers.clicks and not takes_clicks(layers.clicks):
+        why = "is hidden" if not layers.clicks.visible else "moves the view" if layers.clicks.editable else "is locked"
+        return f"Clicks do nothing now: the layer '{layers.clicks.name}' {why}. To click again: {words.switch_tool}."
     if active is not layers.clicks:
         return f"Back to clicking (layer '{layers.clicks.name}'): {words.switch_tool}." if layers.clicks else ""
     return None
