@@ -460,6 +460,65 @@ def test_nothing_is_carried_on_from_a_painted_plane_until_it_was_looked_at(viewe
         qtbot.waitUntil(button.isEnabled)
 
 
+@pytest.mark.parametrize("tool", ["polygon", "fill", "data_setitem"])
+def test_what_any_tool_changes_in_a_plane_is_seen(viewer, open_widget, qtbot, truth, tool):
+    labels = begin(viewer, truth, keys=(0, 4) if tool == "fill" else (0,))
+    widget = open_widget()
+    ready(qtbot, widget)
+    viewer.dims.set_point(0, 4)
+    labels.selected_label = 0 if tool == "fill" else 5
+    if tool == "polygon":
+        labels.paint_polygon([(4, 10, 10), (4, 10, 20), (4, 20, 20)], 5)
+    elif tool == "fill":
+        for label in (1, 2):
+            labels.fill(tuple(np.argwhere(labels.data == label)[-1]), 0)
+    else:
+        labels.data_setitem(tuple(np.array([[4, 4], [10, 10], [10, 11]])), 5)
+    had = frozenset() if tool == "fill" else frozenset({5})
+    assert set(np.unique(labels.data[4])) - {0} == had
+    qtbot.waitUntil(lambda: 4 in widget.work.survey.known)
+    assert widget.work.survey.known[4] == had
+
+
+def test_nothing_is_carried_on_in_other_labels_than_those_of_the_run(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    other = viewer.add_labels(truth.copy(), name="other", axis_labels=("z", "y", "x"))
+    widget = open_widget()
+    entry(widget.form.labels_box, labels)
+    run(qtbot, widget)
+    viewer.dims.set_point(0, 3)
+    button = widget.review.again_button
+    qtbot.waitUntil(button.isEnabled)
+    entry(widget.form.labels_box, other)
+    qtbot.waitUntil(lambda: "'cells' and 'mine' of the last run to carry on in it" in button.toolTip())
+    assert not button.isEnabled()
+    entry(widget.form.labels_box, labels)
+    qtbot.waitUntil(button.isEnabled)
+
+
+def test_a_model_that_got_the_name_of_another_is_loaded(viewer, qtbot, truth, predictor):
+    begin(viewer, truth)
+    loads, prints, names = [], ["a"], ["default"]
+
+    def load(model, device):
+        loads.append(model)
+        return predictor
+
+    widget = BatchWidget(viewer, load=load, names=lambda: list(names), fingerprint_of=lambda model: prints[-1])
+    qtbot.addWidget(widget)
+    for wanted in (1, 1, 2):
+        run(qtbot, widget)
+        assert len(loads) == wanted
+        widget.undo()
+        if wanted == len(loads) == 1 and len(prints) == 1 and widget.form.model_box.count() == 1:
+            names.append("newer")
+            widget._look_for_models()
+            qtbot.waitUntil(lambda: widget.form.model_box.count() == 2)
+        else:
+            prints.append("b")
+    widget.shut_down()
+
+
 # ---------------------------------------------------------------- other tasks
 
 
@@ -481,6 +540,17 @@ def test_labels_of_another_tool_are_refined_into_a_new_layer(viewer, open_widget
     assert (viewer.layers["coarse"].data == coarse).all()
 
 
+def test_what_cannot_be_labels_is_refused_before_a_layer_is_made(viewer, open_widget, qtbot, truth):
+    coarse = truth.astype(np.int32)
+    coarse[2, 3, 3] = -1
+    viewer.add_image((truth * 100).astype(np.uint8), name="cells")
+    viewer.add_labels(coarse, name="coarse")
+    widget = open_widget()
+    entry(widget.form.task_box, "refine")
+    qtbot.waitUntil(lambda: "Plane 2 of 'coarse' holds the label -1" in widget.guide.text())
+    assert not widget.start_button.isEnabled()
+
+
 def test_every_four_points_are_an_object_on_their_plane(viewer, open_widget, qtbot, truth):
     begin(viewer, truth, keys=(0,))
     rows = [
@@ -494,8 +564,8 @@ def test_every_four_points_are_an_object_on_their_plane(viewer, open_widget, qtb
     qtbot.waitUntil(
         lambda: "'clicks' has 7 points, and every four are one object; add 1 or remove 3" in widget.guide.text()
     )
-    points.data = np.array(rows, float)
     entry(widget.form.labels_box, viewer.layers["mine"])
+    points.add(np.array(rows[-1:], float))
     qtbot.waitUntil(
         lambda: widget.guide.text() == "2 objects of four points each will be outlined on 2 planes, in 'mine'."
     )

@@ -169,6 +169,15 @@ def test_a_process_exits_with_2_and_one_line_on_stderr(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_diverges_is_one_sentence(fails, monkeypatch, job):
+    def diverge(*_):
+        raise FloatingPointError("the loss is nan at step 3; lower the learning rate")
+
+    monkeypatch.setattr("napari_delse.stacks.batch_files.mode_of", diverge)
+    image, *rest = job(FLAT, TWO)
+    assert "the loss is nan at step 3; lower the learning rate" in fails("segment", image, *rest)
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch, predictor):
     monkeypatch.setattr("napari_delse.commands.models.check_json", lambda _: {}["bug"])
     with pytest.raises(KeyError):

@@ -1,5 +1,6 @@
 """The settings of fine-tuning, and what became of the held-out objects."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,14 @@ def scored(*ious):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"minutes": 0}, "minutes must be > 0"),
-        ({"validation": 1.0}, "validation in"),
+        ({"minutes": 0}, "minutes must be a number > 0, got 0"),
+        ({"minutes": math.nan}, "minutes must be a number > 0, got nan"),
+        ({"minutes": math.inf}, "minutes must be a number > 0, got inf"),
+        ({"validation": 1.0}, r"validation must be a share in \(0, 1\)"),
+        ({"validation": math.nan}, r"validation must be a share in \(0, 1\)"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number > 0, got -1"),
+        ({"seed": -1}, "seed must be a number >= 0, got -1"),
+        ({"interactive_share": 5.0}, r"interactive_share must be a share in \[0, 1\], got 5"),
         ({"patience": 0}, "patience must be >= 1, got 0"),
         ({"objects": 0}, "objects must be >= 1"),
         ({"batch_size": 1}, "batch_size must be >= 2, got 1"),

@@ -81,6 +81,31 @@ def test_a_folder_with_another_training_is_refused(source, tiny_parent, tmp_path
         prepare(source, replace(SHORT, seed=1), parent=tiny_parent, out=tmp_path / "mine")
 
 
+@pytest.mark.parametrize("there", ["training/notes.txt", "model.safetensors"])
+def test_nothing_of_somebody_else_is_replaced_by_a_training(source, tiny_parent, tmp_path, there):
+    file = tmp_path / "mine" / there
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match=r"exists and is not of a training, so it is not replaced; choose another"):
+            prepare(source, SHORT, parent=tiny_parent, out=tmp_path / "mine", fresh=fresh)
+    assert file.read_text() == "precious"
+    assert len(list((tmp_path / "mine").iterdir())) == 1
+
+
+def test_two_trainings_of_one_name_are_prepared_at_once(disks, tiny_parent):
+    def read_meanwhile(*_):
+        if not inner:
+            inner.append(None)
+            inner[0] = prepare(other, SHORT, parent=tiny_parent)
+
+    inner = []
+    first, other = (ArraySource(*disks(4, seed=seed), name="disks") for seed in (1, 2))
+    outer = prepare(first, SHORT, parent=tiny_parent, told=read_meanwhile)
+    assert {outer.folder.name, inner[0].folder.name} == {"disks", "disks-2"}
+    assert {job.data for job in list_jobs()} == {outer.data, inner[0].data}
+
+
 def test_at_most_so_many_objects_are_kept(disks, tiny_parent):
     config = replace(SHORT, objects=5, score_objects=3)
     job = prepare(ArraySource(*disks(8)), config, parent=tiny_parent)

@@ -343,7 +343,11 @@ def test_the_form_gives_what_was_written(open_widget):
     [
         ("learning_rate", "fast", "'learning_rate' must be a number, got 'fast'"),
         ("batch_size", "", "'batch_size' must be a whole number, got None"),
-        ("validation", "1.5", "Minutes must be > 0 and validation in (0, 1), got"),
+        ("validation", "1.5", "Validation must be a share in (0, 1) of the objects, such as 0.25, got 1.5"),
+        ("validation", "nan", "Validation must be a share in (0, 1) of the objects, such as 0.25, got nan"),
+        ("minutes", "1e999", "Minutes must be a number > 0, got inf"),
+        ("learning_rate", "-1", "Learning_rate must be a number > 0, got -1"),
+        ("augment.jitter", "-1", "Jitter must be a number >= 0, got -1"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_and_marked(viewer, open_widget, qtbot, disks, name, value, sentence):

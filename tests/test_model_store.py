@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -172,6 +173,17 @@ def test_a_text_is_no_model_file(tmp_path):
     (tmp_path / "x.zip").write_text("hello")
     with pytest.raises(ValueError, match="is no model file"):
         import_model(tmp_path / "x.zip")
+
+
+def test_a_damaged_stream_is_no_model_file(mine, tmp_path, monkeypatch):
+    good = export_model(mine, tmp_path / "good.zip")
+
+    def damaged(*_):
+        raise zlib.error("Error -3 while decompressing data: invalid block type")
+
+    monkeypatch.setattr("napari_delse.finetuning.model_store._unpack", damaged)
+    with pytest.raises(ValueError, match=r"good\.zip is no model file \(Error -3"):
+        import_model(good)
 
 
 def test_models_are_compared_on_the_held_out_objects_of_a_training(mine, disks, tiny_parent):

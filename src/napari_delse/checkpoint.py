@@ -24,6 +24,7 @@ from torch import Tensor
 
 from napari_delse.model import Delse, ModelConfig, config_from_dict
 
+MODEL_FILES = ("config.json", "model.safetensors", "card.json")  # of which the last may be missing
 _PACKAGED = Path(__file__).parent / "weights"
 _FORMAT = 2  # 1: heads spoke in 1/128 of the crop side
 
@@ -142,7 +143,7 @@ def model_fingerprint(model: str | Path) -> str:
     """
     digest = hashlib.sha256()
     folder = _find(model)
-    for name in ("config.json", "model.safetensors", "card.json"):
+    for name in MODEL_FILES:
         if (folder / name).is_file():
             content = (folder / name).read_bytes()
             digest.update(f"{name} {len(content)} ".encode() + content)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
+import sys
 import tokenize
 import types
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -74,6 +77,27 @@ def nested(one: Field[Any]) -> type | None:
     """The settings class of a field that holds settings itself."""
     factory: Any = one.default_factory
     return factory if isinstance(factory, type) and is_dataclass(factory) else None
+
+
+def check_ranges(
+    config: Any, *, above_zero: Iterable[str] = (), not_negative: Iterable[str] = (), shares: Iterable[str] = ()
+) -> None:
+    """Refuse numbers that settings cannot have; None passes.
+
+    Raises
+    ------
+    ValueError
+        The message names the setting, the rule and the value.
+    """
+    for names, rule, least, most in (
+        (above_zero, "a number > 0", math.ulp(0.0), sys.float_info.max),
+        (not_negative, "a number >= 0", 0.0, sys.float_info.max),
+        (shares, "a share in [0, 1]", 0.0, 1.0),
+    ):
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{name} must be {rule}, got {value:g}; correct it")
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:

@@ -56,7 +56,7 @@ def sentence_of(error: Exception) -> str | None:
         text = error.format_message() + " (see --help)"
     elif isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, (ValueError, OSError, ImportError, RuntimeError, MemoryError)):
+    elif isinstance(error, (ValueError, OSError, ImportError, RuntimeError, MemoryError, ArithmeticError)):
         text = str(error) or type(error).__name__
     else:
         return None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_delse.finetuning.held_out import ScoredObjects
+from napari_delse.settings import check_ranges
 from napari_delse.train import LossConfig, TrainConfig
 from napari_delse.train.crops import AugmentConfig
 
@@ -50,9 +51,12 @@ class FineTuneConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 or not 0 < self.validation < 1:
+        check_ranges(
+            self, above_zero=("minutes", "learning_rate"), not_negative=("seed",), shares=("interactive_share",)
+        )
+        if not 0 < self.validation < 1:
             raise ValueError(
-                f"minutes must be > 0 and validation in (0, 1), got {self.minutes:g} and {self.validation:g}"
+                f"validation must be a share in (0, 1) of the objects, such as 0.25, got {self.validation:g}"
             )
         if self.size is not None and (self.size < 32 or self.size % 32):
             raise ValueError(f"size must be a positive multiple of 32, such as 128 or 160, got {self.size}")

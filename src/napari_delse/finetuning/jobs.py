@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from napari_delse import _filelock
 from napari_delse.annotation.records import weights_hash
-from napari_delse.checkpoint import LoadedModel, load_model, user_models, write_json
+from napari_delse.checkpoint import MODEL_FILES, LoadedModel, load_model, user_models, write_json
 from napari_delse.finetuning.config import FineTuneConfig
 from napari_delse.finetuning.held_out import Strip, read_strip, write_held_out
 from napari_delse.finetuning.labelled_sources import Source
@@ -227,6 +228,7 @@ def prepare(
     if found.problems:
         raise ValueError(found.problems[0])
     begun = _Begun.of(found, config, loaded, _model_name(name or source.name), out)
+    begun.check_place()
     if not fresh and (old := begun.find()) is not None:
         return old
     return begun.write(source, told)
@@ -259,6 +261,22 @@ class _Begun:
         key = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=12).hexdigest()
         return cls(found, config, parent, weights, name, place, key)
 
+    def check_place(self) -> None:
+        """Refuse a folder for the new model that holds what is not of a training there.
+
+        Raises
+        ------
+        ValueError
+            If something would be replaced.
+        """
+        if self.out is None or (self.out / "training" / "job.json").is_file():
+            return
+        taken = [self.out / name for name in ("training", *MODEL_FILES) if (self.out / name).exists()]
+        if taken:
+            raise ValueError(
+                f"{taken[0]} exists and is not of a training, so it is not replaced; choose another folder with --out"
+            )
+
     def find(self) -> Job | None:
         """The same job, begun before."""
         if self.out is None:
@@ -278,7 +296,7 @@ class _Begun:
         root = user_jobs() if self.out is None else self.out
         made = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
-        aside = root / f".{self.name}.{os.getpid()}.part"
+        aside = root / f".{self.name}.{os.getpid()}-{uuid4().hex[:8]}.part"
         try:
             with _full_disk(root, self._bytes()):
                 aside.mkdir()
@@ -301,7 +319,7 @@ class _Begun:
         write_pack(folder / "pack.safetensors", pack, ("own", "synthetic"))
         write_held_out(folder / "held_out.safetensors", held)
         (folder / "parent").mkdir()
-        for name in ("model.safetensors", "config.json", "card.json"):
+        for name in MODEL_FILES:
             if (self.parent.path / name).is_file():
                 shutil.copyfile(self.parent.path / name, folder / "parent" / name)
         content: Mapping[str, Any] = {

@@ -8,18 +8,26 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 
 from napari_delse.annotation.preferences import read_preferences, write_preferences
-from napari_delse.checkpoint import available_models, load_model, packaged_models, user_models, write_atomically
+from napari_delse.checkpoint import (
+    MODEL_FILES,
+    available_models,
+    load_model,
+    packaged_models,
+    user_models,
+    write_atomically,
+)
 
 SUFFIX = ".delse.zip"
-_FILES = ("model.safetensors", "config.json", "card.json")
 _LARGEST = {"model.safetensors": 2 * 2**30, "config.json": 2**20, "card.json": 2**24}  # bytes
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -201,8 +209,7 @@ def add_model(name: str, write: Callable[[Path], object]) -> tuple[str, Path]:
     """
     root = user_models()
     root.mkdir(parents=True, exist_ok=True)
-    aside = root / f"part-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = root / f"part-{os.getpid()}-{uuid4().hex[:8]}"
     try:
         write(aside)
         taken = {*packaged_models()}
@@ -289,7 +296,7 @@ def export_model(name: str, path: Path | str) -> Path:
 
     def write(aside: Path) -> None:
         with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as file:
-            for part in _FILES:
+            for part in MODEL_FILES:
                 if (loaded.path / part).is_file():
                     file.write(loaded.path / part, part)
 
@@ -328,7 +335,7 @@ def import_model(path: Path | str, name: str = "") -> tuple[str, Path]:
         try:
             with zipfile.ZipFile(path) as file:
                 _unpack(file, path, folder)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is no model file ({error}); export the model again") from error
         load_model(folder)
 
@@ -337,9 +344,9 @@ def import_model(path: Path | str, name: str = "") -> tuple[str, Path]:
 
 def _unpack(file: zipfile.ZipFile, path: Path, folder: Path) -> None:
     members = file.infolist()
-    if odd := [one.filename for one in members if one.filename not in _FILES]:
+    if odd := [one.filename for one in members if one.filename not in MODEL_FILES]:
         raise ValueError(
-            f"{path} holds {odd[0]!r}; a model file holds {', '.join(_FILES)} and nothing else, so it is not taken"
+            f"{path} holds {odd[0]!r}; a model file holds {', '.join(MODEL_FILES)} and nothing else, so it is not taken"
         )
     names = [one.filename for one in members]
     if len(set(names)) < len(names) or not {"model.safetensors", "config.json"} <= set(names):

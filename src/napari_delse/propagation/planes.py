@@ -12,7 +12,7 @@ daughter needs a key plane of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -215,6 +215,19 @@ def _beyond(
             yield plane
 
 
+def check_values(labels: Iterable[int], where: str) -> None:
+    """Refuse what cannot be labels.
+
+    Raises
+    ------
+    ValueError
+        Names where it was found.
+    """
+    for value in labels:
+        if not 0 <= value <= MAX_LABEL:
+            raise ValueError(f"{where} holds the label {value}, but labels lie in 0..{MAX_LABEL}; number them anew")
+
+
 class _Keys:
     """The labels of the key planes, no more than the last two of them in memory."""
 
@@ -232,11 +245,7 @@ class _Keys:
                 f"{labels.shape}; are they of this image?"
             )
         if labels.dtype.kind != "b" and labels.size:
-            for value in (int(labels.min()), int(labels.max())):
-                if not 0 <= value <= MAX_LABEL:
-                    raise ValueError(
-                        f"key plane {index} holds the label {value}, but labels lie in 0..{MAX_LABEL}; number them anew"
-                    )
+            check_values((int(labels.min()), int(labels.max())), f"key plane {index}")
         return labels
 
     def _known(self, index: int, labels: npt.NDArray[Any] | None = None) -> tuple[np.dtype[Any], dict[int, ObjectMask]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from napari_delse.settings import check_ranges
 from napari_delse.train.crops import AugmentConfig
 
 
@@ -26,6 +27,10 @@ class LossConfig:
     arctan: bool = False  # the paper's arctangent Heaviside instead of the logistic one
     balance: float = 0.5  # class weighting: 1 is the paper's, 0 none
     shift: float = 0.04  # range of the simulated dh, as a fraction of the crop side
+
+    def __post_init__(self) -> None:
+        weights = "distance initial final between overlap direction drag simulated shift"
+        check_ranges(self, not_negative=weights.split(), above_zero=("scale",), shares=("balance",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
             raise ValueError(f"steps must be >= 1 and batch_size >= 2, got {self.steps} and {self.batch_size}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes must be > 0, got {self.minutes:g}; leave them out to train by steps")
+        check_ranges(
+            self,
+            above_zero=("minutes", "learning_rate", "clip"),
+            not_negative=("weight_decay", "save_minutes", "report_seconds", "seed"),
+            shares=("warmup", "ema", "joint_from", "interactive_from", "interactive_share", "balance"),
+        )
         if wrong := {name: value for name, value in self.set_weights.items() if value < 0}:
             raise ValueError(f"set_weights must not be negative, got {wrong}; 0 leaves a set out")
 

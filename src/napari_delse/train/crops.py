@@ -24,6 +24,7 @@ from napari_delse.data.samples import IGNORE, Sample, normalise, object_ids
 from napari_delse.geometry import Crop, CropConfig
 from napari_delse.levelset import boundary_directions, signed_distance
 from napari_delse.model import ModelConfig, click_map
+from napari_delse.settings import check_ranges
 from napari_delse.train.crop_records import box_of, records, turned, with_recorded
 
 _HULL = 64  # hull vertices kept per object
@@ -48,6 +49,10 @@ class AugmentConfig:
     extra_clicks: float = 0.25  # probability of one to three further boundary clicks
     box_only: float = 0.08  # probability of a prompt without clicks (DELSE*)
     recorded: float = 0.5  # probability of a person's recorded clicks and drags, of objects that have them
+
+    def __post_init__(self) -> None:
+        probabilities = "rotate coarse_jitter intensity invert noise blur grey extra_clicks box_only recorded"
+        check_ranges(self, shares=probabilities.split(), not_negative=("scale", "jitter", "margin"))
 
 
 def reach_of(crop: CropConfig) -> float:

@@ -28,6 +28,7 @@ from napari_delse.widgets._recording import Journals
 
 if TYPE_CHECKING:
     import napari.viewer
+    from qtpy.QtGui import QEnterEvent
 
 _KEYS = {"Shift+J": 1, "Shift+K": -1}  # steps in the list of doubts
 _TIMERS = {"soon": 20, "files": 300}  # milliseconds
@@ -66,7 +67,7 @@ class BatchWidget(BatchPanel):
         self._ticking.timeout.connect(self._tick)
         self.notices = Notices(self._later)
         self._journals = Journals(self._later)
-        self.runner = BatchRunner(load)
+        self.runner = BatchRunner(load, fingerprint_of)
         self.labels = BatchLabels(self._journals, self._later, lambda layer: self.work.touched(layer))
         self.work = LayerWork(napari_viewer, self, self.runner, self.labels, self.notices, self._later)
         self.file_work = FileWork(napari_viewer, self, self.runner, self.notices, self._later, fingerprint_of)
@@ -76,7 +77,8 @@ class BatchWidget(BatchPanel):
         self.destroyed.connect(partial(let_go, (*self._workers, self._journals), (self._connected,)))
         self._connect()
         self._paint_icons()
-        self.runner.runner.submit(names, self.form.offer_models, self.notices.say)
+        self._names = names
+        self._look_for_models()
         self.file_work.look()
         self._offer()
         self._refresh()
@@ -139,6 +141,15 @@ class BatchWidget(BatchPanel):
         if isinstance(event.value, Labels):
             self.labels.forget(event.value)
         self._offer()
+
+    def enterEvent(self, event: QEnterEvent) -> None:  # noqa: N802 - Qt's name
+        """A model may have come while the mouse was elsewhere."""
+        super().enterEvent(event)
+        self._look_for_models()
+
+    def _look_for_models(self) -> None:
+        if not self.is_busy and not self._closed:
+            self.runner.runner.submit(self._names, self.form.offer_models, self.notices.say)
 
     def _on_choice(self) -> None:
         self.notices.say()

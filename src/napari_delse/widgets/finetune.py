@@ -155,10 +155,11 @@ class FineTuneWidget(TrainingPanel):
         self._later()
 
     def _validation(self) -> float:
-        try:
-            return float(self.form.values().get("validation", 0.25))
-        except (ValueError, TypeError):
-            return 0.25
+        with suppress(ValueError, TypeError):
+            share = float(self.form.values().get("validation", 0.25))
+            if 0 < share < 1:
+                return share
+        return 0.25
 
     def _on_form(self) -> None:
         self.notices.say()

@@ -90,7 +90,7 @@ class LayerWork:
         self.last_layer: Labels | None = None  # that a run wrote to
         self._last: Plan | None = None  # the last run that carried objects, with all its key planes
         self._followed = Followed()
-        self._following: tuple[Labels, ...] = ()
+        self._following: tuple[Labels | Points, ...] = ()
 
     def close(self) -> None:
         """Follow and look up nothing any more."""
@@ -109,18 +109,20 @@ class LayerWork:
         fitting = [x for x in mine if source is not None and fits(x, source)]
         unfit = {x.name: _why_not(x, source) for x in mine if source is not None and x not in fitting}
         form.offer_labels(fitting, unfit, next(filter(_is_worked_on, fitting), active))
-        form.offer_points([x for x in layers if isinstance(x, Points) and not x.metadata.get(MINE)])
+        points = [x for x in layers if isinstance(x, Points) and not x.metadata.get(MINE)]
+        form.offer_points(points)
         form.offer_axes(source)
-        self._follow(tuple(fitting))
+        self._follow((*fitting, *points))
 
-    def _follow(self, layers: tuple[Labels, ...]) -> None:
-        """Hear what is painted in these layers."""
+    def _follow(self, layers: tuple[Labels | Points, ...]) -> None:
+        """Hear what is painted and clicked in these layers."""
         if layers != self._following:
             self._followed.let_go()
             self._following = layers
             for layer in layers:
-                self._followed.follow(layer.events.paint, self._on_painted)
                 self._followed.follow(layer.events.data, self._on_data)
+                if isinstance(layer, Labels):
+                    self._followed.follow(layer.events.paint, self._on_painted)
 
     @property
     def _surveyed(self) -> Labels | None:
@@ -205,6 +207,10 @@ class LayerWork:
         last, place = self._last, self.place
         if last is None or last.wish.labels not in self.viewer.layers:
             raise ValueError("carry objects first; then correct a plane and carry on from it")
+        image, source = last.wish.source, self._form.source
+        if last.wish.labels is not self._surveyed or image is None or source is None or image.layer is not source.layer:
+            named = " and ".join(f"'{layer.name}'" for layer in (image and image.layer, last.wish.labels) if layer)
+            raise ValueError(f"choose {named} of the last run to carry on in it")
         if place is None or self.line != last.line or self._form.task != "carry":
             raise ValueError("show a plane of the last run, from the front")
         if place not in self.survey.known:

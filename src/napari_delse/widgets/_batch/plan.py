@@ -15,7 +15,7 @@ from napari_delse.annotation.carrying import PlaneLine, Traces
 from napari_delse.data.images import Plane
 from napari_delse.geometry import ExtremePoints
 from napari_delse.propagation.config import PropagationConfig
-from napari_delse.propagation.planes import PropagatedPlane, affected, objects_of, propagate
+from napari_delse.propagation.planes import PropagatedPlane, affected, check_values, objects_of, propagate
 from napari_delse.widgets._source import ImageSource
 
 if TYPE_CHECKING:
@@ -314,11 +314,15 @@ def _refine(wish: Wish, source: ImageSource, line: PlaneLine, known: Known) -> P
     planes = tuple(place for place in range(wish.first, wish.last + 1) if known.get(place, True))
     if not planes:
         raise ValueError(f"labels '{coarse.name}' are empty on these planes; choose others")
-    data = coarse.data
+    data, name = coarse.data, coarse.name
+    for place in planes:
+        check_values(known.get(place, ()), f"plane {place} of '{name}'")
 
     def prompted() -> Iterator[Prompted]:
         for place in planes:
-            masks = objects_of(read_plane(data, line, place))
+            labels = read_plane(data, line, place)
+            check_values((int(labels.min()), int(labels.max())), f"plane {place} of '{name}'")
+            masks = objects_of(labels)
             yield place, [(label, _around(mask.mask, mask.origin)) for label, mask in masks.items()]
 
     def produce(predictor: Any, _: int) -> Iterator[PropagatedPlane]:

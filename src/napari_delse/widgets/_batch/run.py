@@ -134,16 +134,18 @@ class BatchRunner(QObject):
     ----------
     load : callable
         Makes the predictor from the names of a model and a device, in the worker.
+    fingerprint : callable
+        Tells models of one name from each other, in the worker.
     """
 
     _stepped = Signal(object)
 
-    def __init__(self, load: Callable[[str, str], Any]) -> None:
+    def __init__(self, load: Callable[[str, str], Any], fingerprint: Callable[[str], str]) -> None:
         super().__init__()
         self.runner = Runner("napari-delse-batch")
         self.control: Control | None = None  # of what runs
-        self._load = load
-        self._loaded: tuple[tuple[str, str], Any] | None = None  # touched by the worker only
+        self._load, self._fingerprint = load, fingerprint
+        self._loaded: tuple[tuple[str, str, str], Any] | None = None  # touched by the worker only
         self._stepped.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     @property
@@ -189,9 +191,10 @@ class BatchRunner(QObject):
         on_step: Callable[[Any], object],
     ) -> None:
         """In the worker."""
-        if self._loaded is None or self._loaded[0] != model:
+        network = (*model, self._fingerprint(model[0]))  # another one may have got the name of one that was deleted
+        if self._loaded is None or self._loaded[0] != network:
             self._loaded = None  # the memory of the former one is free before the next is made
-            self._loaded = model, self._load(*model)
+            self._loaded = network, self._load(*model)
         for step in steps(self._loaded[1], control):
             if self.runner.is_closed:
                 return

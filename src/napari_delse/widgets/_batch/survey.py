@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
+from qtpy.QtCore import QTimer
 
 from napari_delse.widgets._batch.plan import read_plane
 from napari_delse.widgets._run import Runner
@@ -38,6 +40,8 @@ class Survey:
         self.known: Found = {}
         self._changed = changed
         self._runner = Runner("napari-delse-survey")
+        self._soon = QTimer(singleShot=True, interval=0)
+        self._soon.timeout.connect(self._go_on)
         self._layer: Callable[[], Labels | None] = lambda: None
         self._line: PlaneLine | None = None
         self._version = 0
@@ -57,7 +61,7 @@ class Survey:
         for place in list(self.known) if places is None else places:
             self.known.pop(place, None)
         self._version += 1  # what is being read may be of before
-        self._go_on()
+        self._soon.start()  # and not at once: napari tells of strokes before they stand in the array
 
     def set(self, place: int, labels: frozenset[int]) -> None:
         """It is known what a plane has."""
@@ -86,6 +90,8 @@ class Survey:
 
     def close(self) -> None:
         """Look at nothing any more."""
+        with suppress(RuntimeError):  # Qt may have deleted it
+            self._soon.stop()
         self._runner.close()
 
 

@@ -164,7 +164,7 @@ class SourceChoice:
 
     def look_if_split_otherwise(self) -> None:
         """Look again if another share is to be held out than before."""
-        if self.seen is not None and self.surveyor.last is not None and self._validation() != self.surveyor.validation:
+        if not self.surveyor.is_busy and self._validation() != self.surveyor.validation:
             self.look()
 
     def _on_found(self, known: Survey) -> None:
