@@ -1161,6 +1161,40 @@ def test_labels_that_were_replaced_are_searched_for_the_largest(viewer, open_wid
     assert (widget._labels.data == 7).sum() == 25
 
 
+def test_labels_that_are_replaced_while_they_are_searched_are_searched_again(viewer, open_widget, monkeypatch, qtbot):
+    monkeypatch.setattr(_desk, "SMALL", 10)
+    gate, searched = threading.Event(), []
+
+    def slowly(data, is_stopped):
+        gate.wait(5)
+        searched.append(int(data.max()))
+        return searched[-1]
+
+    monkeypatch.setattr(_desk, "largest_label", slowly)
+    viewer.add_image(np.zeros((80, 80)))
+    mine = viewer.add_labels(np.full((80, 80), 1, np.uint8))
+    widget = open_widget()
+    widget.desk.choose_labels(mine)
+    mine.data = np.full((80, 80), 7, np.uint8)
+    gate.set()
+    qtbot.waitUntil(lambda: widget._session.next_label == 8)
+    assert searched == [1, 7]
+
+
+def test_labels_that_no_longer_fit_are_left(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    outlined(widget, qtbot)
+    widget.accept()
+    former = widget._labels
+    former.data = np.zeros((40, 40), np.uint16)
+    qtbot.waitUntil(lambda: widget._labels is not former)
+    assert widget._labels.data.shape == (80, 80)
+    outlined(widget, qtbot)
+    widget.accept()
+    assert widget._labels.data.max() == 1
+
+
 def test_a_fine_outline_gives_the_sliders_no_finer_steps(real_viewer, open_widget, qtbot):
     real_viewer.add_image(np.zeros((5, 80, 80)), scale=(3, 0.5, 0.5))
     widget = open_widget()

@@ -374,6 +374,17 @@ def test_the_only_label_image_of_a_group_is_not_written_over(fails, tmp_path):
     cells = export_labels(FLAT + 1, tmp_path / "k.zarr" / "labels" / "cells")
     asked = "segment", tmp_path / "a.tif", "--prompts", f"labels:{cells.parent}"
     assert "cells is what is read" in fails(*asked, "--out", cells)
+    assert "k.zarr is what is read" in fails(*asked, "--out", tmp_path / "k.zarr")
+
+
+def test_a_folder_that_holds_the_image_is_not_written_over(fails, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.create_group(str(tmp_path / "a.ome.zarr"))  # as converters write several images
+    inner = group.create_group("0", attributes={"ome": {"version": "0.5", "multiscales": [{}]}})
+    inner.create_array("0", data=FLAT)
+    asked = "segment", tmp_path / "a.ome.zarr", "--prompts", f"labels:{tmp_path / 'a.ome.zarr'}"
+    assert "a.ome.zarr is what is read" in fails(*asked, "--out-dir", tmp_path, "--overwrite")
+    assert "a.ome.zarr is what is read" in fails(*asked, "--out", tmp_path / "a.ome.zarr")
 
 
 # ---------------------------------------------------------------- evaluate
@@ -604,6 +615,13 @@ class TestExport:
         tifffile.imwrite(tmp_path / "labels.tif", labels, imagej=True, resolution=(10, 10), metadata=about)
         assert self.run(tmp_path / "labels.tif", tmp_path / "cells.geojson") == 0
         assert "a unit that is not known along Z, Y, X (furlong); sizes there" in capsys.readouterr().err
+
+    def test_named_axes_of_a_plain_tiff_stay(self, tmp_path):
+        labels = np.ones((3, 20, 30), np.int32)
+        tifffile.imwrite(tmp_path / "a.tif", labels, photometric="minisblack", metadata={"axes": "CYX"})
+        assert self.run(tmp_path / "a.tif", tmp_path / "b.ome.tif") == 0
+        with open_image(tmp_path / "b.ome.tif") as image:
+            assert image.axes == "CYX"
 
     def test_ome_zarr_keeps_its_sizes_and_colours_are_no_labels(self, tmp_path, capsys):
         pytest.importorskip("zarr")

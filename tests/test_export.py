@@ -526,7 +526,9 @@ def test_impossible_requests_are_refused_in_words(tmp_path, labels, name, option
     ],
 )
 def test_axes_with_a_unit_of_something_else_are_measured_in_pixels(axes, units, sizes, known, pixels):
-    assert fitting_units(range(2, 2 + len(units)), units, axes) == (sizes, known, pixels)
+    fitting, left_out = fitting_units(range(2, 2 + len(units)), units, [7] * len(units), axes)
+    assert (fitting["scale"], fitting["units"], left_out) == (sizes, known, pixels)
+    assert fitting["translate"] == [0 if size == 1 else 7 for size in sizes]
 
 
 def test_an_image_is_never_replaced_by_its_labels(tmp_path):

@@ -51,18 +51,18 @@ def export(
                 f"{labels} holds colours (axes {opened.axes}), not labels; save one whole number per pixel"
             )
         sizes, units = opened.pixel_size
-        if sizes:
-            scale = [sizes.get(axis, 1.0) for axis in opened.axes]
-            named = [units.get(axis, "") for axis in opened.axes]
-            options["scale"], options["units"], pixels = fitting_units(scale, named, opened.axes)
-            if pixels:
-                unknown = ", ".join(dict.fromkeys(units[axis] for axis in pixels))
-                print(
-                    f"napari-delse: warning: {labels} has a unit that is not known along {', '.join(pixels)} "
-                    f"({unknown}); sizes there are left out",
-                    file=sys.stderr,
-                )
-        options["translate"] = [opened.origin.get(axis, 0.0) for axis in opened.axes]
+        scale, places = (
+            [known.get(axis, none) for axis in opened.axes] for known, none in ((sizes, 1.0), (opened.origin, 0.0))
+        )
+        fitting, pixels = fitting_units(scale, [units.get(axis, "") for axis in opened.axes], places, opened.axes)
+        options |= fitting if sizes else {"translate": places}
+        if pixels:
+            unknown = ", ".join(dict.fromkeys(units[axis] for axis in pixels))
+            print(
+                f"napari-delse: warning: {labels} has a unit that is not known along {', '.join(pixels)} ({unknown}); "
+                "sizes there are left out",
+                file=sys.stderr,
+            )
         written = export_labels(opened.data, out, format_name, axes=opened.axes, **options)
     print(f"wrote {written}")
 

@@ -223,7 +223,8 @@ def _from_tiff(path: Path, file: Any, letters: str | None, *, labels: bool) -> I
     if 0 in series.shape or series.ndim < 2:
         raise ValueError(f"{path} has an image of shape {series.shape}; export it again")
     kind = "ome" if file.is_ome else "imagej" if file.is_imagej else ""
-    usual = _names_of_planes(series.axes) if labels and not kind else series.axes
+    is_named = bool(kind or (file.shaped_metadata or [{}])[0].get("axes"))
+    usual = _names_of_planes(series.axes) if labels and not is_named else series.axes
     alike = sum(other.shape == series.shape for other in file.series)
     if kind == "ome" and alike > 1:
         warnings.warn(

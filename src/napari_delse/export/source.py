@@ -185,9 +185,12 @@ def _units(units: str | Sequence[Any] | None, axes: str) -> dict[str, Unit]:
 
 
 def fitting_units(
-    scale: Sequence[float], units: Sequence[Any], axes: str | Sequence[str] | None = None
-) -> tuple[list[float], list[str], str]:
-    """Pixel sizes and units that the formats know, where an axis may have a unit that is none for it.
+    scale: Sequence[float],
+    units: Sequence[Any],
+    translate: Sequence[float],
+    axes: str | Sequence[str] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Pixel sizes, units and places that the formats know, where an axis may have a unit that is none for it.
 
     Parameters
     ----------
@@ -195,13 +198,16 @@ def fitting_units(
         Pixel size per axis.
     units : sequence
         Unit per axis, such as napari's, which may be one of length for all of them.
+    translate : sequence of float
+        Where the first pixel lies along each axis.
     axes : str or sequence of str, optional
         A letter per axis; the usual ones by default.
 
     Returns
     -------
-    list of float, list of str, str
-        Sizes and units per axis, and the letters of those axes that are measured in pixels for want of a unit.
+    dict, str
+        "scale", "units" and "translate" for `export_labels`, and the letters of those axes that are measured in pixels
+        for want of a unit.
 
     Raises
     ------
@@ -214,7 +220,9 @@ def fitting_units(
     ]
     sizes = [float(size) if fit else 1.0 for size, fit in zip(scale, fits, strict=True)]
     known = [name if fit else NO_UNIT[1] for name, fit in zip(names, fits, strict=True)]
-    return sizes, known, "".join(axis for axis, fit in zip(letters, fits, strict=True) if not fit)
+    places = [float(place) if fit else 0.0 for place, fit in zip(translate, fits, strict=True)]
+    left_out = "".join(axis for axis, fit in zip(letters, fits, strict=True) if not fit)
+    return {"scale": sizes, "units": known, "translate": places}, left_out
 
 
 def check_contours(contours: Contours | None, image: LabelImage) -> dict[tuple[int, tuple[int, ...]], Sequence[Any]]:

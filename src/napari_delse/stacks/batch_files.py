@@ -112,14 +112,15 @@ def jobs_of(
 
 
 def spare_inputs(jobs: Collection[Job], remedy: str) -> None:
-    """Refuse jobs that would write over what they, or others, read.
+    """Refuse jobs that would write over what they, or others, read, or over a folder that it is in.
 
     Raises
     ------
     ValueError
         Ends with the remedy.
     """
-    read = {_identity(_read_at(path)) for job in jobs for path in (job.image, job.prompts)}
+    named = {path for job in jobs for path in (job.image, job.prompts)}
+    read = {_identity(one) for path in named for at in (path, _read_at(path)) for one in (at, *at.absolute().parents)}
     for job in jobs:
         for path in (job.out, job.table):
             if path is not None and _identity(path) in read:
@@ -140,7 +141,7 @@ def _identity(path: Path) -> object:
         found = path.stat()
     except OSError:
         return path.resolve()
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if found.st_ino else path.resolve()  # some network drives number no files
 
 
 def _suffix(image: Path) -> str:

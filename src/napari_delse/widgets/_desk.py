@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from napari.layers import Image, Labels
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_delse.annotation.actions import Draft
 from napari_delse.annotation.policy import LabelPolicy
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._recording import Journals
 
-_SEEN_THROUGH = 50_000_000  # labels that are looked through before their layer is removed
+_SEEN_THROUGH = 300_000_000  # labels that are looked through before their layer is removed
 _DESKS: WeakSet[Desk] = WeakSet()
 
 
@@ -306,8 +306,12 @@ class Desk(QObject):
             self._journals.record(session, self.source, blank=blank)
 
     def _on_replaced(self, layer: Labels) -> None:
-        """Somebody gave labels other data: they may hold labels that are not known."""
-        if self.sessions[layer].store.shape == tuple(layer.data.shape):
+        """Somebody gave labels other data: they may hold labels that are not known, or not fit any more."""
+        source, shape = self.source, tuple(layer.data.shape)
+        if source is not None and layer is self.labels and shape != source.shape:
+            self.end(layer)
+            QTimer.singleShot(0, partial(self.choose_image, source.layer, source.channel_axis, source.channels))
+        else:
             self.sessions[layer].forget_predictions()
             self.search(layer)
             if layer is self.labels:
@@ -323,10 +327,14 @@ class Desk(QObject):
         if self.searched.get(session):
             return
         self.searched[session] = True
+        still = ref(layer)
 
         def found(largest: int) -> None:
             session.note_label(largest)
             self.searched.pop(session, None)
+            now = still()
+            if now is not None and self.sessions.get(now) is session and now.data is not data:
+                self.search(now)  # it got other data meanwhile
             self._changed()
 
         def failed(error: Exception) -> None:

@@ -131,12 +131,11 @@ class Export:
         axes, units = self.options.get("axes"), self.options.get("units")
         if units is None:
             return self.options, ""
-        scale, fitting, pixels = fitting_units(self.options["scale"], units, axes)
-        unlike = [str(was) != now for was, now in zip(units, fitting, strict=True)]
-        wrong = ", ".join(dict.fromkeys(str(was) for was, other in zip(units, unlike, strict=True) if other))
-        places = [0.0 if other else at for at, other in zip(self.options["translate"], unlike, strict=True)]
+        fitting, pixels = fitting_units(self.options["scale"], units, self.options["translate"], axes)
+        pairs = zip(units, fitting["units"], strict=True)
+        wrong = ", ".join(dict.fromkeys(str(was) for was, now in pairs if str(was) != now))
         told = f" Along {', '.join(pixels)} the sizes are in pixels: the layer's unit there ({wrong}) does not fit."
-        return self.options | {"scale": scale, "translate": places, "units": fitting}, told if pixels else ""
+        return self.options | fitting, told if pixels else ""
 
     def _write_prompts(self) -> str:
         from napari_delse.annotation.review import evolved_otherwise, object_prompts
