@@ -173,7 +173,7 @@ def test_a_recipe_is_trained_and_goes_on(run, folder):
             ("stack.tif", "labels.tif", "--out", "mine", "--set", "ema=1"),
             "unknown key 'ema'; FineTuneConfig knows minutes",
         ),
-        (("stack.tif", "labels.tif", "--out", "mine", "--minutes", "0"), "minutes must be > 0"),
+        (("stack.tif", "labels.tif", "--out", "mine", "--minutes", "0"), "minutes must be a number > 0"),
         (("recipe.toml",), "does not say where the model goes"),
         (("recipe.toml", "--out", "mine", "--validation", "0.5"), "--validation is for fine-tuning"),
         (("recipe.toml", "--out", "mine", "--from", "parent"), "trains from the start"),
