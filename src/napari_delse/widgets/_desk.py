@@ -365,7 +365,8 @@ class Desk(QObject):
             self.layers.drop_unfinished()
             clicks = self.layers.clicks
             self.viewer.layers.selection.active = clicks
-            clicks.visible = clicks.editable = True
+            if not takes_clicks(clicks):  # napari draws anew whatever is set
+                clicks.visible = clicks.editable = True
             clicks.mode = "add"
 
     def switch_tool(self) -> None:

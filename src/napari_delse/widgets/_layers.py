@@ -115,6 +115,7 @@ class WorkLayers:
     def __init__(self, viewer: ViewerModel, source: ImageSource) -> None:
         self.viewer, self.source = viewer, source
         self.clicks: Points | None = None
+        self.rows = 0  # that the clicks layer has, also if its object is over and it has yet to be drawn anew
         self.drags: Shapes | None = None
         self.preview: Labels | None = None
 
@@ -128,7 +129,7 @@ class WorkLayers:
             self.drags = _drags_layer(self.source.ndim, placement, zoom)
             self.viewer.add_layer(self.drags)
         if self.clicks is None:
-            self.clicks = _clicks_layer(self.source.ndim, placement, zoom)
+            self.clicks, self.rows = _clicks_layer(self.source.ndim, placement, zoom), 0
             self.viewer.add_layer(self.clicks)
 
     def forget(self, layer: Any) -> bool:
@@ -169,6 +170,7 @@ class WorkLayers:
             if not np.array_equal(rows, self.clicks.data):
                 with in_one_go(self.clicks):
                     self.clicks.data = rows
+            self.rows = len(rows)
         if self.drags is None or getattr(self.drags, "_is_creating", False):  # a shape that is just being drawn stays
             return
         lines = []

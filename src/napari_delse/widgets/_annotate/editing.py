@@ -82,12 +82,6 @@ class Editor:
         if request is not None:
             self._predict(session, source, request)
 
-    def _keep_clicks_in_step(self) -> None:
-        """Rows of an object that is over, or undone, are gone before the next click comes."""
-        session, layers = self._desk.session, self._desk.layers
-        if session is not None and layers is not None:
-            layers.show_draft(session.draft)
-
     def foresee(self, drag: Correction, show: Callable[[Outlined], object]) -> None:
         """Have predicted what the outline would be after a drag that may not be over yet."""
         session, source = self._desk.session, self._desk.source
@@ -163,7 +157,6 @@ class Editor:
             if desk.layers is not None:
                 desk.layers.drop_unfinished()
             desk.make_layers()
-            self._keep_clicks_in_step()
         self.ask()
 
     def evolve(self, settings: EvolutionSettings | None) -> None:
@@ -190,7 +183,6 @@ class Editor:
         with self._notices.told(_NOT_WRITTEN):
             if (action := step(self._desk.session)) is not None:
                 go_to(self._desk, action.plane)
-        self._keep_clicks_in_step()
         self.ask()
 
     def _step_in(self, layer: Labels, step: Step) -> None:
@@ -214,7 +206,6 @@ class Editor:
             session.reopen(label, plane)
             go_to(self._desk, plane)
             self._desk.take_clicks()
-            self._keep_clicks_in_step()
         self.ask()
 
     def delete(self, labels: Iterable[int]) -> None:

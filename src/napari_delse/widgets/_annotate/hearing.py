@@ -107,13 +107,17 @@ class Hearing:
             self._ask()
             return
         rows = np.asarray(event.source.data)
+        layers, known = desk.layers, len(session.draft.clicks)
+        had, is_stale = known, False
+        if layers is not None:  # after Esc, undo and the like there may be rows of what is over
+            had, layers.rows = layers.rows, len(rows)
+            is_stale = had != known
         with self._notices.told():
-            known = len(session.draft.clicks)
-            if len(rows) > known:
-                for row in rows[known:]:
+            if len(rows) > had:
+                for row in rows[had:]:
                     key = source.shown_plane(desk.viewer, row)
                     session.add_click(key, to_plane(key, row))
-            else:
+            elif not is_stale:
                 key = session.draft.plane or PlaneKey()
                 kind = session.draft.kind if len(rows) == known else "extreme"  # the corner of a box was moved
                 session.set_clicks(key, [to_plane(key, row) for row in rows], kind)
