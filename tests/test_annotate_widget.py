@@ -1203,9 +1203,9 @@ def test_a_fine_outline_gives_the_sliders_no_finer_steps(real_viewer, open_widge
     outlined(widget, qtbot, index=(2,))
     assert widget._layers.preview.scale[-1] < 0.5
     real_viewer.add_points(np.zeros((0, 3)), scale=(3, 0.5, 0.5))  # has napari look at all layers
+    assert real_viewer.dims.nsteps != steps  # of axes that are no sliders
     widget.accept()
-    assert real_viewer.dims.nsteps == steps
-    real_viewer.add_points(np.zeros((0, 3)), scale=(3, 0.5, 0.5))
+    real_viewer.dims.order = (1, 0, 2)
     assert real_viewer.dims.nsteps == steps
 
 

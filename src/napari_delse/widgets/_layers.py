@@ -230,13 +230,15 @@ class WorkLayers:
             with in_one_go(self.preview):
                 self.preview.data = np.zeros((1,) * self.source.ndim, np.uint8)
                 self.preview.scale, self.preview.translate = placement["scale"], placement["translate"]
-            self._give_steps_back(self.preview)
+            self.give_steps_back()
 
-    def _give_steps_back(self, preview: Labels) -> None:
+    def give_steps_back(self) -> None:
         """Sliders step by the finest layer, and the preview was finer than the image: have napari look again."""
-        own = self.source.layer.extent.step[-self.source.ndim :]
-        if any(one.step < 0.999 * step for one, step in zip(self.viewer.dims.range[-len(own) :], own, strict=True)):
-            preview.events.scale()
+        own, dims = self.source.layer.extent.step[-self.source.ndim :], self.viewer.dims
+        first = dims.ndim - len(own)
+        sliders = [axis for axis in dims.not_displayed if axis >= first]
+        if self.preview is not None and any(dims.range[axis].step < 0.999 * own[axis - first] for axis in sliders):
+            self.preview.events.scale()
 
     def rescale(self, key: PlaneKey | None) -> None:
         """Keep lines and markers as wide on the screen as they were after a change of zoom.

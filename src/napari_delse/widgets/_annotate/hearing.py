@@ -87,6 +87,8 @@ class Hearing:
 
     def _on_turned(self) -> None:
         self._notices.say()  # what was told about the former view is over
+        if self.desk.layers is not None:
+            self.desk.layers.give_steps_back()
 
     def _on_image_data(self) -> None:
         source, labels, session = self.desk.source, self.desk.labels, self.desk.session
