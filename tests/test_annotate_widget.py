@@ -1162,7 +1162,7 @@ def test_labels_that_were_replaced_are_searched_for_the_largest(viewer, open_wid
 
 
 def test_labels_that_are_replaced_while_they_are_searched_are_searched_again(viewer, open_widget, monkeypatch, qtbot):
-    monkeypatch.setattr(_desk, "SMALL", 10)
+    monkeypatch.setattr("napari_delse.widgets._label_store.SMALL", 10)
     gate, searched = threading.Event(), []
 
     def slowly(data, is_stopped):

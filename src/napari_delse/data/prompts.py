@@ -26,6 +26,19 @@ _LAYOUTS = (
 )
 
 
+def check_values(labels: Iterable[int], where: str) -> None:
+    """Refuse what cannot be labels.
+
+    Raises
+    ------
+    ValueError
+        Names where it was found.
+    """
+    for value in labels:
+        if not 0 <= value <= MAX_LABEL:
+            raise ValueError(f"{where} holds the label {value}, but labels lie in 0..{MAX_LABEL}; number them anew")
+
+
 @dataclass(frozen=True)
 class ObjectPrompt:
     """What was clicked for one object in one plane.

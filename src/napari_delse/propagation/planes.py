@@ -12,7 +12,7 @@ daughter needs a key plane of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_delse.data.images import Plane
-from napari_delse.data.prompts import MAX_LABEL
+from napari_delse.data.prompts import check_values
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.propagation.config import Gap, PropagationConfig
 from napari_delse.propagation.gap import Carried, carry, carry_on
@@ -213,19 +213,6 @@ def _beyond(
         shapes = plane.masks
         if place in wanted:
             yield plane
-
-
-def check_values(labels: Iterable[int], where: str) -> None:
-    """Refuse what cannot be labels.
-
-    Raises
-    ------
-    ValueError
-        Names where it was found.
-    """
-    for value in labels:
-        if not 0 <= value <= MAX_LABEL:
-            raise ValueError(f"{where} holds the label {value}, but labels lie in 0..{MAX_LABEL}; number them anew")
 
 
 class _Keys:

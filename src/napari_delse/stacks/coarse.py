@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects
 
 from napari_delse.data.files import ImageFile
 from napari_delse.data.images import ArrayLike
-from napari_delse.data.prompts import MAX_LABEL, ObjectPrompt
+from napari_delse.data.prompts import ObjectPrompt, check_values
 from napari_delse.geometry import ExtremePoints
 from napari_delse.stacks.planes import Index, Item, unflat
 
@@ -146,11 +146,7 @@ def _pixels(labels: ImageFile, window: npt.NDArray[Any]) -> Iterator[tuple[int, 
     if window.dtype.kind == "b":
         window = window.view(np.uint8)
     smallest, largest = int(window.min()), int(window.max())
-    if smallest < 0 or largest > MAX_LABEL:
-        raise ValueError(
-            f"{labels.path} holds the label {smallest if smallest < 0 else largest}, but labels lie in "
-            f"0..{MAX_LABEL}; number them anew"
-        )
+    check_values((smallest, largest), str(labels.path))
     if largest == 0:
         return
     values: npt.NDArray[Any] | None = None

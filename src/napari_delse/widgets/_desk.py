@@ -16,7 +16,7 @@ from napari_delse.annotation.policy import LabelPolicy
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._kept import is_kept, keep, take_up
-from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
+from napari_delse.widgets._label_store import LayerLabels, is_quick, largest_label
 from napari_delse.widgets._layers import MINE, WorkLayers, is_of, new_labels, place, takes_clicks
 from napari_delse.widgets._removing import ready_to_remove
 from napari_delse.widgets._run import Runner
@@ -143,6 +143,10 @@ class Desk(QObject):
         self._journals.look(source)
         self.image_chosen.emit(source)
         self._changed()
+
+    def choose_again(self, source: ImageSource) -> None:
+        """Begin with an image anew once napari is done with its event: it or its labels have another shape by now."""
+        QTimer.singleShot(0, partial(self.choose_image, source.layer, source.channel_axis, source.channels))
 
     def _labels_of(self, source: ImageSource) -> Labels | None:
         """The labels to go on with: those last worked on with this image, else made for it, else of no other one."""
@@ -310,7 +314,7 @@ class Desk(QObject):
         source, shape = self.source, tuple(layer.data.shape)
         if source is not None and layer is self.labels and shape != source.shape:
             self.end(layer)
-            QTimer.singleShot(0, partial(self.choose_image, source.layer, source.channel_axis, source.channels))
+            self.choose_again(source)
         else:
             self.sessions[layer].forget_predictions()
             self.search(layer)
@@ -321,7 +325,7 @@ class Desk(QObject):
     def search(self, layer: Labels) -> None:
         """Find the largest label that is there already, unless that goes on; large or lazy arrays in a thread."""
         session, data, name = self.sessions[layer], layer.data, layer.name
-        if isinstance(data, np.ndarray) and data.size <= SMALL:
+        if is_quick(data):
             session.note_label(largest_label(data))
             return
         if self.searched.get(session):

@@ -184,6 +184,11 @@ def _writable(layer: Labels) -> Iterator[None]:
         layer.preserve_labels = True
 
 
+def is_quick(data: Any) -> bool:
+    """Whether the largest label of an array is found at once, so that nobody has to wait for it."""
+    return isinstance(data, np.ndarray) and data.size <= SMALL
+
+
 def largest_label(data: Any, is_stopped: Callable[[], bool] = lambda: False) -> int:
     """The largest label of an array, read in pieces; whatever was found so far when it is stopped."""
     steps = _piece(data)

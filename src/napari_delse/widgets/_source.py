@@ -170,7 +170,7 @@ def is_same_picture(one: Image, other: Image) -> bool:
         return True
     if str(one.blending) == str(other.blending) == "additive":  # as napari shows channels
         return True
-    parts = [layer.data[0] if layer.multiscale else layer.data for layer in (one, other)]
+    parts = [ImageSource(layer).data for layer in (one, other)]
     return all(isinstance(part, np.ndarray) for part in parts) and _base(parts[0]) is _base(parts[1])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,8 +94,7 @@ class Hearing:
         self.desk.forget_predictions()
         if source is not None and labels is not None and session is not None:
             if source.shape != tuple(labels.data.shape):
-                again = partial(self.desk.choose_image, source.layer, source.channel_axis, source.channels)
-                QTimer.singleShot(0, again)
+                self.desk.choose_again(source)
             else:
                 self._ask()
 

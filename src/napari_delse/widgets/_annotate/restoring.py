@@ -11,7 +11,7 @@ from napari.layers import Labels
 
 from napari_delse.annotation.session import AnnotationSession
 from napari_delse.widgets._guide import labels_wanted
-from napari_delse.widgets._label_store import SMALL, LayerLabels, largest_label
+from napari_delse.widgets._label_store import LayerLabels, is_quick, largest_label
 from napari_delse.widgets._layers import MINE, new_labels
 from napari_delse.widgets._source import ImageSource
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 def _may_be_begun_with(labels: Labels, header: Header) -> bool:
     """Whether work may have begun with labels that nobody has chosen: the largest one is the same."""
-    data = labels.data
-    is_quick = isinstance(data, np.ndarray) and data.size <= SMALL
-    return is_quick and largest_label(data) == header.largest
+    return is_quick(labels.data) and largest_label(labels.data) == header.largest
 
 
 class Restorer:

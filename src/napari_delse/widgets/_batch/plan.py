@@ -13,9 +13,10 @@ from napari.layers import Image, Labels, Points
 
 from napari_delse.annotation.carrying import PlaneLine, Traces
 from napari_delse.data.images import Plane
+from napari_delse.data.prompts import check_values
 from napari_delse.geometry import ExtremePoints
 from napari_delse.propagation.config import PropagationConfig
-from napari_delse.propagation.planes import PropagatedPlane, affected, check_values, objects_of, propagate
+from napari_delse.propagation.planes import PropagatedPlane, affected, objects_of, propagate
 from napari_delse.widgets._source import ImageSource
 
 if TYPE_CHECKING:
