@@ -597,7 +597,7 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
     qtbot.waitUntil(lambda: widget.models.selected == ["better"])
     widget.models.delete_button.click()
     widget.models.yes_button.click()
-    qtbot.waitUntil(lambda: annotate.model == "default")
+    qtbot.waitUntil(lambda: annotate.model == "default" and annotate.is_ready)
     assert loaded[0] == "tiny"
     assert loaded[-1] == "default"
     annotate.shut_down()
