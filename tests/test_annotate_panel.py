@@ -298,7 +298,7 @@ def test_classes_come_back_with_restored_work(open_widget, qtbot):
     annotate(qtbot, first, (5, 5), (30, 30))
     first.editor.classify([2], "nucleus")
     recording = first._journals._recordings[first._session]
-    until(qtbot, lambda: recording.path is not None and not recording._left)
+    until(qtbot, lambda: recording.path is not None and not recording._left and not recording._flushing)
     first._journals.abandon()
     second = open_widget()
     until(qtbot, lambda: second.offer.isVisibleTo(second))

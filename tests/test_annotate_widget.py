@@ -26,6 +26,7 @@ import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the firs
 from napari_delse._giving_up import go_on
 from napari_delse.geometry import Crop, ObjectMask
 from napari_delse.widgets import _desk
+from napari_delse.widgets._annotate import editing
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import camera_of, nearest_on, outline
 from napari_delse.widgets._source import ImageSource, channel_axes
@@ -290,7 +291,7 @@ def test_a_pull_that_goes_on_does_not_wait_for_the_outline_of_where_it_rested(
     assert len(predictor.planes) == 2
 
 
-def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_widget, predictor, qtbot):
+def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_widget, predictor, qtbot, monkeypatch):
     real_viewer.add_image(np.zeros((80, 80)))
     widget = open_widget()
     bring_up(real_viewer, qtbot)
@@ -298,6 +299,13 @@ def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_wid
     drawn = []
     canvas = real_viewer.window._qt_viewer.canvas._scene_canvas
     canvas.events.draw.connect(lambda _: drawn.append(widget.has_shown_preview), position="last")
+
+    def be_patient(seconds):
+        monkeypatch.setattr(editing, "PATIENCE", seconds)
+        widget._timers["patience"].setInterval(round(1000 * seconds))
+        widget._still.longest = round(1000 * seconds)
+
+    be_patient(60)  # however busy the machine is
     predictor.gate.clear()
     click(widget, *DIAMOND[:3])
     qtbot.waitUntil(lambda: bool(drawn))
@@ -310,6 +318,7 @@ def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_wid
     assert drawn[0]  # with the answer in it
     predictor.gate.clear()
     drawn.clear()
+    be_patient(0.1)
     click(widget, (75, 40))
     qtbot.waitUntil(lambda: bool(drawn))  # the answer did not come soon enough
     assert not drawn[0]
@@ -317,8 +326,9 @@ def test_the_window_is_not_painted_while_an_answer_is_near(real_viewer, open_wid
     wait_for_preview(qtbot, widget)
     predictor.gate.clear()
     drawn.clear()
+    be_patient(60)
     click(widget, (40, 75))  # and is not expected to come soon from now on
-    qtbot.waitUntil(lambda: bool(drawn), timeout=150)
+    qtbot.waitUntil(lambda: bool(drawn))
     predictor.gate.set()
 
 
@@ -496,13 +506,13 @@ def test_late_answers_are_dropped(viewer, open_widget, qtbot, predictor):
     widget = open_widget()
     predictor.gate.clear()
     click(widget, *DIAMOND)
-    qtbot.waitUntil(lambda: "Outlining" in widget.guide.text())
+    qtbot.waitUntil(lambda: "Outlining" in widget.guide.text() and len(predictor.asked) == 1)
     click(widget, (70, 40))
     click(widget, (75, 40))
     predictor.gate.set()
     wait_for_preview(qtbot, widget)
     assert widget._session.preview.mask.mask.shape[0] > 50
-    assert len(predictor.planes) == 2  # the one that ran and the newest; the one between was never begun
+    assert len(predictor.asked) == 2  # the one that ran and the newest; the one between was never begun
 
 
 # ---------------------------------------------------------------- all kinds of images

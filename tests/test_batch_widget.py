@@ -618,7 +618,8 @@ def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtb
     widget = open_widget()
     run(qtbot, widget)
     after = labels.data.copy()
-    qtbot.waitUntil(lambda: widget._journals._recordings[widget.labels.find(labels)].is_whole)
+    recording = widget._journals._recordings[widget.labels.find(labels)]
+    qtbot.waitUntil(lambda: recording.is_whole and not recording._flushing)  # which would keep it locked
     widget._journals.abandon()
     widget.shut_down()
     labels.data[1:8] = 0
