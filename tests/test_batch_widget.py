@@ -27,7 +27,8 @@ pytestmark = pytest.mark.usefixtures("own_home")
 
 SHAPE = (60, 70)
 PLANES = 9
-FIRST_GAP = 10  # predictions (two objects, two keys, three planes) after which the first planes between keys are done
+FIRST_GAP = 11  # predictions after which the planes of the first gap are done: two objects of two keys and three
+# planes, and one that is begun before the last of them is delivered
 
 
 @dataclass
@@ -55,7 +56,8 @@ class StubPredictor:
             if self.asked >= self.most:  # stands still until somebody opens the gate
                 self.gate.clear()
                 self.most = 10**9
-            self.gate.wait(20)
+            if not self.gate.wait(60):
+                raise TimeoutError("nobody opened the gate")
             self.asked += 1
             yield self.segment(plane, prompt)
 
