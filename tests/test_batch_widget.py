@@ -17,6 +17,7 @@ import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the firs
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
 from napari_delse.propagation.planes import objects_of
 from napari_delse.propagation.shapes import signed_distance
+from napari_delse.widgets._batch import labels as _batch_labels
 from napari_delse.widgets._batch.form import entry
 from napari_delse.widgets._batch.plan import numbers, plane_axes
 from napari_delse.widgets._source import ImageSource
@@ -359,6 +360,50 @@ def test_a_run_that_is_undone_while_it_goes_on_stops(viewer, open_widget, qtbot,
     finish(qtbot, widget)
     assert "undone" in widget.notice.text()
     assert not labels.data[[1, 2, 3, 5, 6, 7]].any()
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("undone", "The run was undone, so it ended."),
+        ("full disk", "No space left."),
+        ("deleted", "'mine' was deleted, so the run ended."),
+        ("other data", "The labels layer got other data, so the run ended."),
+    ],
+)
+def test_a_run_ends_also_while_its_last_planes_are_being_written(
+    viewer, open_widget, qtbot, truth, monkeypatch, what, told
+):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    monkeypatch.setattr(_batch_labels, "_BUDGET", -1)  # nothing is written yet
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: not widget.runner.is_busy)
+    assert widget.is_busy
+    monkeypatch.setattr(_batch_labels, "_BUDGET", 0.012)
+    run = widget.work.run
+    widget.labels._left.popleft()()  # the first plane
+    match what:
+        case "undone":
+            widget.undo()
+        case "full disk":
+
+            def carry(*args):
+                raise OSError("no space left")
+
+            monkeypatch.setattr(widget.labels.find(labels), "carry", carry)
+        case "deleted":
+            viewer.layers.remove(labels)
+        case "other data":
+            labels.data = labels.data.copy()
+    finish(qtbot, widget)
+    assert run.has_ended
+    assert not widget.labels.is_writing
+    assert widget.notice.text() == told
+    assert not labels.data[2:8].any()
+    if what != "deleted":
+        ready(qtbot, widget)
 
 
 def test_what_goes_wrong_is_told_in_one_sentence(viewer, open_widget, qtbot, truth):

@@ -48,6 +48,9 @@ def signed_distance(mask: ObjectMask, crop: Crop) -> Float32Array:
     seen_rows, seen_columns = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
     inside = np.zeros((crop.size, crop.size), dtype=bool)
     inside[np.ix_(seen_rows, seen_columns)] = mask.mask[np.ix_(rows[seen_rows], columns[seen_columns])]
+    if not inside.any():  # or it is thinner than the grid's step, and lies between
+        cells = np.rint(crop.to_network(np.argwhere(mask.mask) + mask.origin)).astype(int)
+        inside[tuple(cells[((cells >= 0) & (cells < crop.size)).all(axis=1)].T)] = True
     if not inside.any():
         return np.full(inside.shape, -crop.size, dtype=np.float32)
     padded = np.pad(inside, 1)

@@ -135,9 +135,7 @@ class BatchWidget(BatchPanel):
         self._offer()
 
     def _on_removed(self, event: Any) -> None:
-        run = self.work.run
-        if run is not None and event.value in (run.layer, run.source.layer):
-            run.stop(f"'{event.value.name}' was deleted, so the run ended.")
+        self.work.removed(event.value)
         if isinstance(event.value, Labels):
             self.labels.forget(event.value)
         self._offer()

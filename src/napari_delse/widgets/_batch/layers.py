@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 from napari.layers import Labels, Points
 
+from napari_delse.annotation.actions import run_of
 from napari_delse.annotation.carrying import PlaneLine, Traces, earlier, edits_of
 from napari_delse.annotation.edits import ArrayLabels, PixelEdit
 from napari_delse.propagation.planes import PropagatedPlane
@@ -27,6 +28,7 @@ from napari_delse.widgets._layers import MINE, is_picture, new_labels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from napari.utils.events import Event
 
     from napari_delse.widgets._batch.panel import BatchPanel
@@ -47,11 +49,12 @@ class LayerRun:
     pace: Pace
     data: Any  # of the labels when it began
     name: str = field(default_factory=lambda: uuid4().hex[:12])
-    why: str = ""  # it was ended
+    trouble: Exception | None = None  # that ended it
+    has_ended: bool = False  # nothing more comes; what came may still be written
 
-    def stop(self, why: str) -> None:
-        """End it."""
-        self.why = self.why or why
+    def stop(self, why: str | Exception) -> None:
+        """End it; the first reason is the one that is told."""
+        self.trouble = self.trouble or (why if isinstance(why, Exception) else RuntimeError(why))
         self.control.cancel()
 
 
@@ -147,13 +150,14 @@ class LayerWork:
     def _on_data(self, event: Event) -> None:
         if event.source is self._surveyed:
             self._forget()
+        self._stop_if_outdated()
         self._changed()
 
     def touched(self, layer: Labels) -> None:
         """Steps were undone or done again in a layer."""
         if layer is self._surveyed:
             self._forget()
-        self._stop_if_undone()
+        self._stop_if_outdated()
 
     def _forget(self, places: Iterable[int] | None = None) -> None:
         """Planes have changed, all of them by default; nothing is carried on from one before it was looked at."""
@@ -245,12 +249,8 @@ class LayerWork:
         run = self.run
         if run is None:
             return
-        if run.layer not in self.viewer.layers:
-            run.stop("The labels layer was deleted, so the run ended.")
-        elif run.layer.data is not run.data:
-            run.stop("The labels layer got other data, so the run ended.")
-        self._stop_if_undone()
-        if not run.why:
+        self._stop_if_outdated()
+        if run.trouble is None:
             plane, edits = step
             then = partial(self._on_written, run, plane)
             self._labels.write(run.name, run.layer, run.source, edits, then, self._on_unwritten)
@@ -263,41 +263,58 @@ class LayerWork:
             before = self.survey.known.get(plane.index, frozenset())
             self.survey.set(plane.index, before | {one.label for one in plane.objects if one.area})
         self._changed()
+        self._look_whether_over()
 
     def _on_unwritten(self, error: Exception) -> None:
+        """The labels cannot be written; what was left of the run was dropped."""
         if self.run is not None:
-            self.run.stop(str(error))
+            self.run.stop(error)
+            self._look_whether_over()
 
-    def _stop_if_undone(self) -> None:
-        """A run that was undone while it goes on does not go on."""
-        run = self.run
-        if run is not None and run.pace.done and run.name not in self.traces(run.layer, run.plan.line).runs:
-            session = self._labels.find(run.layer)
-            if session is not None and any(one.pixels for one in session.undone):
-                self._labels.drop()
-                run.stop("The run was undone, so it ended.")
-
-    def _on_end(self) -> None:
-        run = self.run
-        if run is not None:
-            self._labels.write(run.name, run.layer, run.source, [], partial(self._over, run), self._on_unwritten)
-
-    def _on_failed(self, error: Exception) -> None:
+    def _stop_if_outdated(self) -> None:
+        """A run whose labels were exchanged, or that was undone, does not go on."""
         run = self.run
         if run is None:
             return
-        if isinstance(error, Cancelled):
-            self._on_end()
-        else:
-            self.run = None
-            self._notices.say(error)
+        session = self._labels.find(run.layer)
+        if run.layer.data is not run.data:
+            self._give_up(run, "The labels layer got other data, so the run ended.")
+        elif session is not None and any(run_of(one) == run.name for one in session.undone):
+            self._give_up(run, "The run was undone, so it ended.")
+
+    def removed(self, layer: Layer) -> None:
+        """A layer was taken out of the viewer."""
+        run = self.run
+        if run is not None and layer in (run.layer, run.source.layer):
+            self._give_up(run, f"'{layer.name}' was deleted, so the run ended.")
+
+    def _give_up(self, run: LayerRun, why: str) -> None:
+        """Write nothing more of a run, and end it."""
+        self._labels.drop()
+        run.stop(why)
+        self._look_whether_over()
+
+    def _on_end(self) -> None:
+        if self.run is not None:
+            self.run.has_ended = True
+            self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        """The end of a run is that nothing more comes, and nothing is left to be written."""
+        if self.run is not None and self.run.has_ended and not self._labels.is_writing:
+            self._over(self.run)
+
+    def _on_failed(self, error: Exception) -> None:
+        if self.run is not None and not isinstance(error, Cancelled):
+            self.run.stop(error)
+        self._on_end()
 
     def _over(self, run: LayerRun) -> None:
         """All that came is written."""
         self.run = None
         done, total = run.pace.done, run.pace.total
-        if run.why:
-            self._notices.say(RuntimeError(run.why))
+        if run.trouble is not None:
+            self._notices.say(run.trouble)
         elif run.control.is_cancelled:
             self._notices.tell(f"Cancelled after {done} of {total} planes; these stay, and Undo takes them back.")
         else:
