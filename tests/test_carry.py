@@ -145,6 +145,44 @@ def test_two_runs_are_two_steps(session):
     assert not session.store.data[1].any()
 
 
+def test_what_was_undone_can_be_done_again_after_a_part_of_a_run_elsewhere(session):
+    recorded = []
+    session.recorder = recorded.append
+    carried(session, "a", 0)
+    painted(session, 5)
+    session.undo()
+    carried(session, "a", 1)
+    assert session.can_redo
+    session.redo()
+    assert (session.store.data[5, 15:17, 15:17] == 9).all()
+    again = AnnotationSession(ArrayLabels(np.zeros_like(session.store.data)))
+    for entry in recorded:
+        again.repeat(entry)
+    np.testing.assert_array_equal(again.store.data, session.store.data)
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 9), (5, 3)], ids=["its label", "its pixels"])
+def test_what_was_undone_is_forgotten_when_a_run_takes(session, place, value):
+    painted(session, 5)
+    session.undo()
+    before = session.store.data[place].copy()
+    after = before.copy()
+    after[14:18, 14:18] = value
+    session.carry("a", [PixelEdit.of_window(PlaneKey(AXES, (place,)), (0, 0), before, after)])
+    assert not session.can_redo
+
+
+def test_a_run_that_was_undone_is_forgotten_when_it_goes_on(session, tmp_path):
+    start(session, Identity("cells", (6, 20, 20), "<u2"), tmp_path, sync="never")
+    carried(session, "a", 0)
+    session.undo()
+    carried(session, "a", 1)
+    assert not session.can_redo
+    session.undo()
+    session.redo()
+    assert carried_count(read(session.recorder.path)) == 1
+
+
 def test_a_run_keeps_the_clicks_that_were_made_meanwhile(session):
     carried(session, "a", 0)
     session.add_click(PlaneKey(AXES, (3,)), (2.0, 2.0))

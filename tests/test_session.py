@@ -968,6 +968,18 @@ class Annotating(RuleBasedStateMachine):
             self.states[place + 1 :] = map(written, self.states[place:])
         self.note()
 
+    @precondition(lambda self: self.session.can_undo)
+    @rule(data=st.data(), plane=planes, run=st.sampled_from("ab"), seed=st.integers(0, 9))
+    def undo_and_carry_and_redo(self, data, plane, run, seed):
+        self.undo()
+        self.carry(data, plane, run, seed)
+        count = len(self.session.actions)
+        if self.session.redo() is not None and len(self.session.actions) == count + 1:  # a run may be several
+            self.note()
+        else:
+            while len(self.session.actions) > count:
+                self.session.undo()
+
     @rule()
     def clear(self):
         before = self.labels.copy(), dict(self.session.objects)

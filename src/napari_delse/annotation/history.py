@@ -80,7 +80,7 @@ class History:
 
     @property
     def can_redo(self) -> bool:
-        """Whether something was undone and nothing new was done since."""
+        """Whether something was undone and nothing was done since that it would not fit any more."""
         return bool(self._undone)
 
     @property
@@ -206,8 +206,20 @@ class History:
     def _do(self, action: Action, *, write: bool = True) -> None:
         if self.recorder is not None:
             self._record("do", action=action_to_json(action))
+        self._forget_undone(action)
         self._apply(action, write=write)
-        self._undone.clear()
+
+    def _forget_undone(self, action: Action) -> None:
+        """What was undone is not done again after another action, but for a run that has nothing to do with it."""
+        if not isinstance(action, Carry) or any(run_of(one) == action.run for one in self._undone):
+            self._undone.clear()
+            return
+        undone = [edit for one in self._undone for edit in one.pixels]
+        taken = {label for edit in undone for label in edit.labels if label and label not in self.objects}
+        for edit in action.pixels:
+            if edit.labels & taken or edit.without(~touched(undone, edit.plane, *edit.pixels.slices)) is not None:
+                self._undone.clear()
+                return
 
     def _apply(self, action: Action, *, write: bool = True) -> None:
         """Carry an action out; if the labels cannot be written, nothing has happened."""
@@ -291,8 +303,8 @@ class History:
             action = action_from_json(entry["action"])
             for edit in action.pixels:
                 _ = edit.labels  # found out here, where a worker waits, and not when an object is deleted
+            self._forget_undone(action)
             self._apply(action, write=write)
-            self._undone.clear()
         elif step in ("undo", "redo"):
             left = self._done if step == "undo" else self._undone
             if not left or left[-1].kind != entry["kind"]:

@@ -234,8 +234,9 @@ def _standing(contents: Contents) -> list[dict[str, Any]]:
     for entry in contents.actual():
         if entry["step"] == "do":
             action = entry["action"]
+            if _run(action) in map(_run, (*undone, {})):  # else what it leaves of them is told by what is redone
+                undone.clear()
             done.insert(place_in(done, _run(action), _run), action)
-            undone.clear()
         elif entry["step"] in ("undo", "redo"):
             here, there = (done, undone) if entry["step"] == "undo" else (undone, done)
             begin = step_begin(here, _run)
