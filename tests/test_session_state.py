@@ -11,6 +11,7 @@ from hypothesis.stateful import precondition, rule
 from napari.layers import Labels
 from test_session import SHAPE, Annotating
 
+from napari_delse.annotation.edits import PlaneKey
 from napari_delse.widgets._brush import painted
 from napari_delse.widgets._label_store import LayerLabels
 
@@ -70,3 +71,14 @@ class AnnotatingALayer(Annotating):
 
 AnnotatingALayer.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAnnotatingALayer = AnnotatingALayer.TestCase
+
+
+@pytest.mark.parametrize(("count", "steps"), [(10, 1), (11, 0), (400, 0)])
+def test_few_values_are_known_to_naparis_undo_and_many_are_written_at_once(count, steps):
+    layer = Labels(np.zeros((64, 64), np.uint16))
+    wanted = np.zeros((64, 64), np.uint16)
+    wanted.reshape(-1, 8)[:count, 2:5] = 1 + np.arange(count)[:, None]
+    window = slice(0, 64), slice(0, 64)
+    LayerLabels(layer).write(PlaneKey(), *window, wanted > 0, wanted[wanted > 0])
+    np.testing.assert_array_equal(layer.data, wanted)
+    assert len(layer._undo_history) == steps

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SMALL = 4_000_000  # labels that are searched for the largest one at once
 _AT_ONCE = 8_000_000  # labels that are read at once to find the largest
 _MANY = 20_000  # pixels with values of their own, which are written past napari's undo: it takes them one by one
+_FEW = 10  # values that are written one by one, so that napari's undo knows them; each takes a millisecond or two
 
 
 class LayerLabels:
@@ -72,19 +73,18 @@ class LayerLabels:
         """
         if not where.any():
             return
-        if isinstance(values, np.ndarray) and values.size > _MANY:
+        different = np.unique(values) if np.size(values) <= _MANY else np.empty(0)
+        if not 0 < different.size <= _FEW:
             with self._told():
-                self._write_past_undo(plane, plane.key(rows, columns), where, values)
+                self._write_past_undo(plane, plane.key(rows, columns), where, np.asarray(values))
             return
-        if isinstance(values, np.ndarray):
-            full = np.zeros(where.shape, values.dtype)
-            full[where] = values
-            parts = [(where & (full == value), int(value)) for value in np.unique(values)]
-        else:
-            parts = [(where, int(values))]
         with self._told(), self.layer.block_history(), _writable(self.layer):
-            for number, (chosen, value) in enumerate(parts, 1):
-                is_last = number == len(parts) and not self._is_grouping
+            for number, value in enumerate(different.tolist(), 1):
+                chosen = where
+                if different.size > 1:
+                    chosen = where.copy()
+                    chosen[where] = values == value
+                is_last = number == different.size and not self._is_grouping
                 self._paint(plane, rows, columns, chosen, value, refresh=is_last)
 
     def settle(self) -> None:
