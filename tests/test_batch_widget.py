@@ -14,10 +14,13 @@ import zarr
 from napari.components import ViewerModel
 
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
+from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
 from napari_delse.propagation.planes import objects_of
 from napari_delse.propagation.shapes import signed_distance
 from napari_delse.widgets._batch import labels as _batch_labels
+from napari_delse.widgets._batch import survey as _survey
+from napari_delse.widgets._batch.filework import _layer
 from napari_delse.widgets._batch.form import entry
 from napari_delse.widgets._batch.plan import numbers, plane_axes
 from napari_delse.widgets._source import ImageSource
@@ -200,6 +203,10 @@ def test_it_says_why_it_cannot_start(viewer, open_widget, qtbot, truth):
 
 def test_places_are_read_as_people_write_them():
     assert numbers("0,10, 3-5 4", 11) == [0, 3, 4, 5, 10]
+    with pytest.raises(ValueError, match="planes 8-5 are none; exchange the two"):
+        numbers("0, 8-5", 11)
+    with pytest.raises(ValueError, match="there is no plane 10000000000"):
+        numbers("0-10000000000", 11)
 
 
 def test_planes_are_counted_along_the_axis_that_is_chosen_whatever_is_shown(viewer, open_widget, qtbot, truth):
@@ -221,6 +228,29 @@ def test_planes_are_counted_along_the_axis_that_is_chosen_whatever_is_shown(view
     run(qtbot, widget)
     assert not labels[0].any()
     assert same(labels[1], truth)
+
+
+def test_doubts_are_listed_where_their_run_was(viewer, open_widget, qtbot, truth, predictor):
+    predictor.unsure = (3,)
+    labels = np.zeros((2, *truth.shape), np.uint8)
+    labels[0, 0] = truth[0]
+    viewer.add_image(np.stack([truth, truth]).astype(np.uint8) * 100, axis_labels=("t", "z", "y", "x"))
+    viewer.add_labels(labels)
+    widget = open_widget()
+    entry(widget.form.along_box, 1)
+    viewer.dims.set_point(0, 0)
+    run(qtbot, widget)
+    assert [(row.place, row.label) for row in widget.review.model.rows] == [(3, 1), (3, 2)]
+    doubt = widget.review.model.rows[0]
+    for _ in range(2):
+        viewer.dims.set_point(0, 1)
+        qtbot.waitUntil(lambda: widget.review.count == 0)
+        assert "Move the sliders" in widget.review.heading.text()
+        widget.review.chosen.emit(doubt)  # of a list that was shown a moment ago
+        assert viewer.dims.current_step[:2] == (0, 3)
+        qtbot.waitUntil(lambda: widget.review.count == 2)
+    entry(widget.form.along_box, 0)
+    qtbot.waitUntil(lambda: widget.review.count == 0)
 
 
 def test_y_and_x_are_known_by_their_names():
@@ -368,7 +398,7 @@ def test_a_run_that_is_undone_while_it_goes_on_stops(viewer, open_widget, qtbot,
         ("undone", "The run was undone, so it ended."),
         ("full disk", "No space left."),
         ("deleted", "'mine' was deleted, so the run ended."),
-        ("other data", "The labels layer got other data, so the run ended."),
+        ("other data", "'mine' got other data, so the run ended."),
     ],
 )
 def test_a_run_ends_also_while_its_last_planes_are_being_written(
@@ -404,6 +434,88 @@ def test_a_run_ends_also_while_its_last_planes_are_being_written(
     assert not labels.data[2:8].any()
     if what != "deleted":
         ready(qtbot, widget)
+
+
+def test_an_object_that_is_deleted_while_a_run_goes_on_does_not_come_back(
+    real_viewer, open_widget, qtbot, truth, predictor
+):
+    labels = begin(real_viewer, np.zeros_like(truth))
+    widget = open_widget()
+    session = widget.labels.session(labels, widget.form.source)
+    for label in (1, 2):
+        session.set_box(PlaneKey((1, 2), (0,)), [(0, 0), (label, label)])
+        session.receive(session.request(), Answer(ObjectMask.from_plane(truth[0] == label), [], None, 1.0))
+        assert session.commit().label == label
+    real_viewer.layers["cells"].data = (truth * 100).astype(np.uint8)
+    predictor.most = 8
+    ready(qtbot, widget)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: (labels.data[1] == 2).any())
+    session.delete(2)
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert (labels.data[1:] == 1).any(axis=(1, 2)).all()
+    assert not (labels.data == 2).any()
+    widget.undo()
+    widget.undo()
+    assert set(np.unique(labels.data)) == {0, 1, 2}
+    assert not labels.data[1:].any()
+
+
+def test_planes_that_cannot_be_read_are_named_and_others_can_be_chosen(viewer, open_widget, qtbot, truth):
+    class Torn:
+        shape, dtype, ndim = truth.shape, truth.dtype, truth.ndim
+
+        def __init__(self, data):
+            self.data = data
+
+        def __getitem__(self, key):
+            if key[0] == slice(3, 4):
+                raise OSError("bad sector")
+            return self.data[key]
+
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    line = widget.work.line
+    found = _survey._looked(Torn(labels.data), line, list(range(PLANES)), bool)
+    assert [place for place, what in found.items() if isinstance(what, OSError)] == [3]
+    widget.work.survey._found(widget.work.survey._version, found)
+    widget.work.survey.known.pop(3, None)
+    widget._refresh()
+    assert "Plane 3 of the labels cannot be read (bad sector)" in widget.guide.text()
+    entry(widget.form.start_box, "these")
+    widget.form.these_edit.setText("0,3")
+    widget._refresh()
+    assert widget.guide.text() == "Plane 3 of the labels cannot be read (bad sector); choose other planes."
+    widget.form.these_edit.setText("0,8")
+    widget._refresh()
+    assert "will be carried" in widget.guide.text()
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_what_gets_another_shape_is_offered_as_it_is_now(viewer, open_widget, qtbot, truth, kind):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    layer = {"image": viewer.layers["cells"], "labels": labels}[kind]
+    layer.data = np.zeros((5, *SHAPE), np.uint8)
+    assert widget.form.labels_box.currentData() is None
+    assert widget.form.last_box.value() == (4 if kind == "image" else 8)
+    layer.data = np.zeros((PLANES, *SHAPE), np.uint8)
+    assert widget.form.labels_box.currentData() is labels
+
+
+def test_an_image_that_is_exchanged_ends_the_run(viewer, open_widget, qtbot, truth, predictor):
+    begin(viewer, truth)
+    widget = open_widget()
+    ready(qtbot, widget)
+    predictor.gate.clear()
+    widget.start_button.click()
+    viewer.layers["cells"].data = np.zeros_like(viewer.layers["cells"].data)
+    predictor.gate.set()
+    finish(qtbot, widget)
+    assert widget.notice.text() == "'cells' got other data, so the run ended."
 
 
 def test_what_goes_wrong_is_told_in_one_sentence(viewer, open_widget, qtbot, truth):
@@ -622,6 +734,22 @@ def test_every_four_points_are_an_object_on_their_plane(viewer, open_widget, qtb
     assert (found[5] == np.where(truth[5] == 1, 4, 0)).all()
 
 
+def test_labels_of_a_run_are_given_to_nobody_else_while_it_goes_on(viewer, open_widget, qtbot, truth, predictor):
+    labels = begin(viewer, truth, keys=(0,))
+    viewer.add_points(np.array([(z, *at) for z in (2, 5) for at in [(9, 18), (18, 27), (27, 18), (18, 9)]], float))
+    widget = open_widget()
+    entry(widget.form.task_box, "points")
+    entry(widget.form.labels_box, labels)
+    predictor.most = 1
+    ready(qtbot, widget)
+    widget.start_button.click()
+    session = widget.labels.find(labels)
+    qtbot.waitUntil(lambda: session.next_label == 5)  # 1 and 2 are there, 3 and 4 are given
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert set(np.unique(labels.data)) == {0, 1, 2, 3, 4}
+
+
 # ---------------------------------------------------------------- with the annotate widget, and after a crash
 
 
@@ -684,6 +812,39 @@ def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtb
     assert not labels.data[1:8].any()
 
 
+def test_a_widget_that_is_opened_again_knows_what_was_carried(real_viewer, open_widget, qtbot, truth):
+    labels = begin(real_viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    widget.shut_down()
+    again = open_widget()
+    qtbot.waitUntil(again.undo_button.isEnabled)
+    qtbot.waitUntil(lambda: "2 objects on 2 planes" in again.guide.text())  # the others are no key planes
+    again.undo_button.click()
+    assert not labels.data[1:8].any()
+
+
+def test_what_is_restored_is_chosen_so_that_it_can_be_undone(viewer, open_widget, qtbot, truth):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    entry(widget.form.task_box, "refine")
+    qtbot.waitUntil(lambda: "into a new layer" in widget.guide.text())
+    run(qtbot, widget)
+    made = widget.work.last_layer
+    recording = widget._journals._recordings[widget.labels.find(made)]
+    qtbot.waitUntil(lambda: recording.is_whole and not recording._flushing)
+    widget._journals.abandon()
+    widget.shut_down()
+    viewer.layers.remove(made)
+    again = open_widget()
+    qtbot.waitUntil(lambda: "carried planes" in again.offer_text.text())
+    again.restore_button.click()
+    qtbot.waitUntil(lambda: "is back in" in again.notice.text())
+    assert again.form.labels_box.currentData() not in (labels, None)
+    again._refresh()
+    assert again.undo_button.isEnabled()
+
+
 def test_closing_the_window_in_a_run_leaves_what_is_done(real_viewer, open_widget, qtbot, truth, predictor):
     labels = begin(real_viewer, truth, keys=(0, 4, 8))
     widget = open_widget()
@@ -716,7 +877,7 @@ def test_files_are_made_listed_and_opened(viewer, open_widget, qtbot, truth, tmp
         (widget.files.out_edit, "out"),
     ):
         edit.setText(str(tmp_path / text))
-        qtbot.waitUntil(lambda: not widget.start_button.isEnabled(), timeout=200)  # not with those listed before
+        qtbot.waitUntil(lambda: not widget.start_button.isEnabled())  # not with those listed before
     ready(qtbot, widget)
     assert "carried through the other planes of 3 images" in widget.guide.text()
     run(qtbot, widget)
@@ -731,3 +892,47 @@ def test_files_are_made_listed_and_opened(viewer, open_widget, qtbot, truth, tmp
     widget.files.table.doubleClicked.emit(widget.files.model.index(1, 0))
     qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     assert same(viewer.layers[1].data, truth)
+
+
+def test_a_cancelled_file_is_not_called_failed_and_no_hidden_field_decides(
+    viewer, open_widget, qtbot, truth, tmp_path, predictor
+):
+    keys = np.zeros_like(truth)
+    keys[[0, 8]] = truth[[0, 8]]
+    for name, data in (("images", (truth * 100).astype(np.uint8)), ("keys", keys)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", data, metadata={"axes": "ZYX"})
+    widget = open_widget()
+    widget.tabs.setCurrentWidget(widget.files)
+    widget.files.images_edit.setText(str(tmp_path / "images"))
+    widget.files.prompts_edit.setText(str(tmp_path / "keys"))
+    widget.files.out_edit.setText(str(tmp_path / "out"))
+    predictor.most = 6
+    ready(qtbot, widget)
+    widget.start_button.click()
+    qtbot.waitUntil(lambda: not predictor.gate.is_set())
+    widget.cancel_button.click()
+    open_gate(predictor)
+    finish(qtbot, widget)
+    assert "Cancelled" in widget.notice.text()
+    assert widget.files.model.rows[0].state != "failed"
+    run(qtbot, widget)
+    assert [row.state for row in widget.files.model.rows] == ["done"]
+    widget.form.protect_box.setChecked(False)  # in the other tab
+    run(qtbot, widget)
+    assert [row.state for row in widget.files.model.rows] == ["was done"]
+
+
+@pytest.mark.parametrize(("count", "axes"), [(3, "SYX"), (3, "YXS"), (5, "SYX")])
+def test_samples_of_a_picture_are_opened_wherever_they_lie(count, axes, tmp_path):
+    shape = {"S": count, "Y": 40, "X": 50}
+    data = np.zeros([shape[axis] for axis in axes], np.uint8)
+    planar = "separate" if axes[0] == "S" else "contig"
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", planarconfig=planar)
+    _, opened, options = _layer(tmp_path / "a.tif", "image")
+    layers = ViewerModel().add_image(opened, **options)
+    if count == 3:
+        assert layers.rgb
+        assert layers.data.shape == (40, 50, 3)
+    else:
+        assert [layer.data.shape for layer in layers] == [(40, 50)] * 5

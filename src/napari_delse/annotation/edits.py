@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -216,6 +217,13 @@ class PixelEdit:
         )
         pixels = PackedMask.pack(ObjectMask(_chosen(mask.mask, kept), mask.origin))
         return replace(self, pixels=pixels, after=after, before=before)
+
+    def without_labels(self, labels: AbstractSet[int]) -> PixelEdit | None:
+        """The edit without the pixels that would get one of these labels, if others are left."""
+        if not self.labels & labels:
+            return self
+        mask, values = self.pixels.unpack().mask, self.values
+        return self.without(_chosen(mask, np.isin(np.broadcast_to(values, mask.sum()), list(labels))))
 
     def do(self, store: LabelStore) -> None:
         """Write the new values."""

@@ -39,8 +39,8 @@ class History:
     Parameters
     ----------
     store : LabelStore
-        Where committed objects are written. If it has a context manager `together`, several writes of one action
-        are wrapped in it.
+        Where committed objects are written. If it has a context manager `together`, several writes of one step
+        are wrapped in it; it is told how many.
     largest : int
         Largest label that is in the store already.
     policy : LabelPolicy
@@ -255,7 +255,7 @@ class History:
     def _write(self, edits: Sequence[PixelEdit], change: _Change, change_back: _Change) -> None:
         """All changes of pixels or none of them."""
         together = getattr(self.store, "together", None)
-        with nullcontext() if together is None or len(edits) < 2 else together():
+        with nullcontext() if together is None or len(edits) < 2 else together(len(edits)):
             for number, edit in enumerate(edits, 1):
                 try:
                     change(edit, self.store)

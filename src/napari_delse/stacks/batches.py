@@ -6,6 +6,7 @@ fingerprint of all that it depends on; the same fingerprint stands in the result
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -236,7 +237,20 @@ def run(
         try:
             yield from _run(job, engine, how, start, again=again, rows=rows)
         except Exception as error:  # readers of damaged files raise what they like
-            yield Outcome(job, "failed", error, seconds=time.monotonic() - start)
+            yield Outcome(job, "failed", _told(error, job), seconds=time.monotonic() - start)
+
+
+def _told(error: Exception, job: Job) -> Exception:
+    """An error of the system with its place and the remedy; others are told already."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"no space is left in {job.out.parent}; make some and start again, what is done is kept"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        text = f"{error.filename or job.out} may not be written or read ({error.strerror}); choose another folder"
+    else:
+        text = f"{error.filename or job.image}: {error.strerror}"
+    return RuntimeError(text)
 
 
 def _run(job: Job, engine: Engine, how: How, start: float, *, again: bool, rows: bool) -> Iterator[Progress | Outcome]:

@@ -42,6 +42,17 @@ def painted(steps: Any) -> Iterator[Stroke]:
                 yield plane, *_joined(corner, shape, together), value
 
 
+def painted_along(steps: Any, axis: int) -> set[int]:
+    """Positions on an axis between which one use of a tool changed pixels; see `painted`."""
+    found = set[int]()
+    for step in steps:
+        if hasattr(step, "slice_key"):
+            found |= set(range(step.slice_key[axis].start, step.slice_key[axis].stop))
+        else:
+            found |= set(np.unique(step[0][axis]).tolist())
+    return found
+
+
 def note_stroke(session: AnnotationSession, layer: Labels, event: Any) -> bool:
     """Tell a session of a paint event of its labels, unless it is the one that paints; whether it was told."""
     if getattr(session.store, "is_writing", False):

@@ -89,6 +89,11 @@ def is_kept(layer: Labels) -> bool:
     return layer in _KEPT or layer in _HELD
 
 
+def is_idle(layer: Labels) -> bool:
+    """Whether there is a session to take up, and nobody works with it."""
+    return layer in _KEPT
+
+
 def take_up(layer: Labels) -> Kept | None:
     """The session of labels, for one widget; None if there is none, or they have another shape or type by now."""
     if (hand_over := _HELD.pop(layer, None)) is not None:

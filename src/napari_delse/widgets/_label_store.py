@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SMALL = 4_000_000  # labels that are searched for the largest one at once
 _AT_ONCE = 8_000_000  # labels that are read at once to find the largest
 _MANY = 20_000  # pixels with values of their own, which are written past napari's undo: it takes them one by one
+_LONG = 50  # writes of one step, such as undoing a run, from which on they are not for napari's undo either
 _FEW = 10  # values that are written one by one, so that napari's undo knows them; each takes a millisecond or two
 
 
@@ -32,7 +33,7 @@ class LayerLabels:
     def __init__(self, layer: Labels) -> None:
         self._layer = ref(layer)  # else a session that is kept by its labels would keep them
         self.is_writing = False  # the layer's paint events are ours
-        self._is_grouping = self._is_stale = False
+        self._is_grouping = self._is_long = self._is_stale = False
 
     @property
     def layer(self) -> Labels:
@@ -74,7 +75,7 @@ class LayerLabels:
         if not where.any():
             return
         different = np.unique(values) if np.size(values) <= _MANY else np.empty(0)
-        if not 0 < different.size <= _FEW:
+        if self._is_long or not 0 < different.size <= _FEW:
             with self._told():
                 self._write_past_undo(plane, plane.key(rows, columns), where, np.asarray(values))
             return
@@ -137,13 +138,13 @@ class LayerLabels:
         self.layer.refresh(thumbnail=False, extent=False)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Write several times, and show it once."""
-        self._is_grouping = True
+    def together(self, count: int) -> Iterator[None]:
+        """Write several times, and show it once; without napari's undo if it is too often for that."""
+        self._is_grouping, self._is_long = True, count > _LONG
         try:
             yield
         finally:
-            self._is_grouping = False
+            self._is_grouping = self._is_long = False
             if self._is_stale:
                 self._draw()
             try:

@@ -13,7 +13,7 @@ from qtpy.QtCore import QTimer
 
 from napari_delse.widgets import _guide as guide
 from napari_delse.widgets._batch.filework import FileWork, fingerprint
-from napari_delse.widgets._batch.labels import BatchLabels
+from napari_delse.widgets._batch.labels import BatchLabels, fits
 from napari_delse.widgets._batch.layers import LayerWork
 from napari_delse.widgets._batch.panel import BatchPanel, duration
 from napari_delse.widgets._batch.plan import read_plane
@@ -29,6 +29,8 @@ from napari_delse.widgets._recording import Journals
 if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtGui import QEnterEvent
+
+    from napari_delse.widgets._batch.review import Doubt
 
 _KEYS = {"Shift+J": 1, "Shift+K": -1}  # steps in the list of doubts
 _TIMERS = {"soon": 20, "files": 300}  # milliseconds
@@ -72,7 +74,7 @@ class BatchWidget(BatchPanel):
         self.work = LayerWork(napari_viewer, self, self.runner, self.labels, self.notices, self._later)
         self.file_work = FileWork(napari_viewer, self, self.runner, self.notices, self._later, fingerprint_of)
         self._timers["files"].timeout.connect(self.file_work.look)
-        self.restorer = BatchRestorer(napari_viewer, self.form, self.labels, self._journals, self.notices)
+        self.restorer = BatchRestorer(napari_viewer, self.form, self.labels, self._journals, self.notices, self._offer)
         self._workers = (self.runner, self.work, self.file_work)
         self.destroyed.connect(partial(let_go, (*self._workers, self._journals), (self._connected,)))
         self._connect()
@@ -244,10 +246,10 @@ class BatchWidget(BatchPanel):
             return chosen
         return self.work.last_layer
 
-    def show_object(self, place: int, label: int) -> None:
+    def show_object(self, doubt: Doubt) -> None:
         """Go to an object of a plane."""
-        source, line, layer = self.form.source, self.work.line, self._layer
-        if source is None or line is None or layer is None:
+        source, layer, line, place, label = self.form.source, self._layer, doubt.line, doubt.place, doubt.label
+        if source is None or layer is None or not fits(layer, source) or layer.data.shape[line.along] != line.count:
             return
         dims, offset = self.viewer.dims, self.viewer.dims.ndim - source.ndim
         shown = [axis + offset for axis in line.axes]
@@ -255,12 +257,14 @@ class BatchWidget(BatchPanel):
             dims.order = (*(axis for axis in range(dims.ndim) if axis not in shown), *shown)
         rows, columns = (np.flatnonzero((read_plane(layer.data, line, place) == label).any(axis=a)) for a in (1, 0))
         position = np.zeros(source.ndim)
-        position[[axis for axis in range(source.ndim) if axis not in line.axes]] = line.key(place).index
+        others = [axis for axis in range(source.ndim) if axis not in line.axes]
+        position[others] = line.key(place).index
         if len(rows):
             position[list(line.axes)] = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
         world = np.zeros(dims.ndim)
         world[offset:] = layer.data_to_world(position)
-        dims.set_point(line.along + offset, world[line.along + offset])
+        for axis in others:
+            dims.set_point(axis + offset, world[axis + offset])
         if len(rows):
             camera = camera_of(self.viewer)
             camera.center = (*tuple(camera.center)[:-2], *world[list(dims.displayed[-2:])])
@@ -283,7 +287,7 @@ class BatchWidget(BatchPanel):
             return
         control, busy = self.control, self.is_busy
         traces = self.work.traces()
-        self.review.show_runs(traces.runs, traces.corrected)
+        self.review.show_runs(self.work.line, traces.runs, traces.corrected)
         self.show_doubts(self.review.count)
         sentence, reason = ("", "") if busy else self._what_next()
         trouble = self.notices.text if self.notices.is_trouble else self._problem()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_delse.data.files import open_image
-from napari_delse.stacks.batches import How, Job, Outcome, Progress, Threads
+from napari_delse.stacks.batches import Job, Outcome, Progress, Threads
 from napari_delse.stacks.batches import run as run_jobs
 from napari_delse.widgets._batch.files import FilesWish, told
 from napari_delse.widgets._batch.run import BatchRunner, Cancelled, Control, Watched
@@ -118,8 +118,7 @@ class FileWork:
         if not self.jobs:
             raise ValueError(self.reason or "no files are listed yet; start again in a moment")
         self._over, self._fraction, self._since = {}, 0.0, time.monotonic()
-        jobs, how = list(self.jobs), How(overwrite_labels=not self._form.protect_box.isChecked())
-        steps = partial(_steps, jobs, how, partial(self._fingerprint, self._form.model[0]))
+        steps = partial(_steps, list(self.jobs), partial(self._fingerprint, self._form.model[0]))
         self.control = self._runner.start(self._form.model, steps, self._on_step, self._on_end, self._on_failed)
         self._notices.say()
         self._changed()
@@ -197,10 +196,13 @@ def _listed(wish: FilesWish) -> tuple[list[Job], str]:
 
 
 def _steps(
-    jobs: list[Job], how: How, fingerprint_of: Callable[[], str], predictor: Any, control: Control
+    jobs: list[Job], fingerprint_of: Callable[[], str], predictor: Any, control: Control
 ) -> Iterator[Progress | Outcome]:
     """In the worker."""
-    return run_jobs(jobs, Threads(Watched(predictor, control), fingerprint_of()), how)
+    for step in run_jobs(jobs, Threads(Watched(predictor, control), fingerprint_of())):
+        if isinstance(step, Outcome) and isinstance(step.error, Cancelled):  # which is no failure of the file
+            raise step.error
+        yield step
 
 
 def _opened(job: Job) -> list[tuple[str, Any, dict[str, Any]]]:
@@ -225,8 +227,9 @@ def _layer(path: Path, kind: str) -> tuple[str, Any, dict[str, Any]]:
         options: dict[str, Any] = {"name": path.name, "scale": [sizes.get(letter, 1.0) for letter in kept]}
         options["translate"] = [file.origin.get(letter, 0.0) for letter in kept]
         options["axis_labels"] = [letter.lower() for letter in kept]
-        if axis is not None and file.axes[axis] == "S":
-            options["rgb"] = True
+        data = file.read()
+        if axis is not None and file.axes[axis] == "S" and data.shape[axis] in (3, 4):
+            data, options["rgb"] = np.moveaxis(data, axis, -1), True  # they may lie in planes of their own
         elif axis is not None:
             options["channel_axis"] = axis
-        return kind, file.read(), options
+        return kind, data, options

@@ -221,6 +221,11 @@ class LayersForm(QWidget):
         for name, why in unfit.items():
             show_refused(self.labels_box, name, why)
 
+    def choose_labels(self, layer: Labels) -> None:
+        """Choose labels that are offered."""
+        self.labels_box.setCurrentIndex(self.labels_box.findData(layer))
+        self._on_choice()
+
     def offer_points(self, layers: Iterable[Points]) -> None:
         """Offer these Points layers."""
         entries = [(layer.name, layer) for layer in layers]

@@ -156,14 +156,20 @@ class BatchLabels:
         layer: Labels,
         source: ImageSource,
         edits: Sequence[PixelEdit],
+        objects: frozenset[int],
         then: Callable[[], None],
         failed: Callable[[Exception], object],
     ) -> None:
-        """Write a plane piece by piece, as a part of a run; then call something."""
+        """Write a plane piece by piece, as a part of a run; then call something.
+
+        Of the objects that there were when the run began, those that somebody has deleted since do not come back.
+        """
         self._failed = failed
 
         def write(edit: PixelEdit) -> None:
-            self.session(layer, source).carry(run, [edit])
+            session = self.session(layer, source)
+            kept = edit.without_labels(objects - session.objects.keys())
+            session.carry(run, [] if kept is None else [kept])
 
         def done() -> None:
             _tell(layer)

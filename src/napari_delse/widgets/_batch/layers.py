@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
-from napari.layers import Labels, Points
+from napari.layers import Image, Labels, Points
 
 from napari_delse.annotation.actions import run_of
 from napari_delse.annotation.carrying import PlaneLine, Traces, earlier, edits_of
 from napari_delse.annotation.edits import ArrayLabels, PixelEdit
 from napari_delse.propagation.planes import PropagatedPlane
 from napari_delse.widgets._batch.labels import BatchLabels, fits
-from napari_delse.widgets._batch.plan import Plan, again_from, line_of, plan, shown_place
+from napari_delse.widgets._batch.plan import Plan, again_from, line_of, numbers, plan, shown_place
 from napari_delse.widgets._batch.review import doubts_of
 from napari_delse.widgets._batch.run import BatchRunner, Cancelled, Control, Pace, Watched
 from napari_delse.widgets._batch.survey import Survey
-from napari_delse.widgets._brush import painted
+from napari_delse.widgets._brush import painted_along
 from napari_delse.widgets._desk import desk_of
 from napari_delse.widgets._events import Followed
+from napari_delse.widgets._kept import is_idle
 from napari_delse.widgets._label_store import largest_label
 from napari_delse.widgets._layers import MINE, is_picture, new_labels
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from napari_delse.widgets._notices import Notices
     from napari_delse.widgets._source import ImageSource
 
-Step = tuple[PropagatedPlane, list[PixelEdit]]
+Step = tuple[PropagatedPlane, list[PixelEdit]] | int  # a plane, or the largest label that the run will give
 
 
 @dataclass(eq=False)
@@ -47,10 +49,14 @@ class LayerRun:
     source: ImageSource
     control: Control
     pace: Pace
-    data: Any  # of the labels when it began
+    objects: frozenset[int]  # that there were when it began
     name: str = field(default_factory=lambda: uuid4().hex[:12])
+    data: tuple[Any, Any] = field(init=False)  # of the labels and the image when it began
     trouble: Exception | None = None  # that ended it
     has_ended: bool = False  # nothing more comes; what came may still be written
+
+    def __post_init__(self) -> None:
+        self.data = self.layer.data, self.source.layer.data
 
     def stop(self, why: str | Exception) -> None:
         """End it; the first reason is the one that is told."""
@@ -93,7 +99,7 @@ class LayerWork:
         self.last_layer: Labels | None = None  # that a run wrote to
         self._last: Plan | None = None  # the last run that carried objects, with all its key planes
         self._followed = Followed()
-        self._following: tuple[Labels | Points, ...] = ()
+        self._following: tuple[Image | Labels | Points, ...] = ()
 
     def close(self) -> None:
         """Follow and look up nothing any more."""
@@ -115,10 +121,17 @@ class LayerWork:
         points = [x for x in layers if isinstance(x, Points) and not x.metadata.get(MINE)]
         form.offer_points(points)
         form.offer_axes(source)
-        self._follow((*fitting, *points))
+        self._follow((*mine, *points, *(() if source is None else (source.layer,))))
+        self._take_up()
 
-    def _follow(self, layers: tuple[Labels | Points, ...]) -> None:
-        """Hear what is painted and clicked in these layers."""
+    def _take_up(self) -> None:
+        """Go on with the session that a closed widget left to the chosen labels, to see and undo what it did."""
+        source, layer = self._form.source, self._form.labels_box.currentData()
+        if source is not None and isinstance(layer, Labels) and is_idle(layer) and desk_of(layer) is None:
+            self._labels.session(layer, source)
+
+    def _follow(self, layers: tuple[Image | Labels | Points, ...]) -> None:
+        """Hear what is painted and clicked in these layers, and that they get other data."""
         if layers != self._following:
             self._followed.let_go()
             self._following = layers
@@ -136,21 +149,19 @@ class LayerWork:
 
     def _on_painted(self, event: Event) -> None:
         if event.source is self._surveyed:
-            places: set[int] | None = set()
             line = self.line
             try:
-                for plane, mask, _, value in painted(event.value):
-                    edit = PixelEdit.known(plane, mask, value, 0, np.dtype(np.uint32))
-                    places = None if line is None or places is None else places | set(line.places(edit))
-            except (AttributeError, TypeError, ValueError):  # another version of napari may tell it otherwise
-                places = None
-            self._forget(places)
+                self._forget(None if line is None else painted_along(event.value, line.along))
+            except (AttributeError, TypeError, ValueError, IndexError):  # another version may tell it otherwise
+                self._forget()
         self._changed()
 
     def _on_data(self, event: Event) -> None:
         if event.source is self._surveyed:
             self._forget()
         self._stop_if_outdated()
+        if not isinstance(event.source, Points):
+            self.offer()  # it may have another shape
         self._changed()
 
     def touched(self, layer: Labels) -> None:
@@ -197,8 +208,11 @@ class LayerWork:
         """
         wish, line = self._form.wish(), self.line
         first = [] if self.place is None else [self.place]
+        if wish.start == "these" and line is not None:
+            with suppress(ValueError):  # told by the plan
+                first = numbers(wish.these, line.count)
         self.survey.look_at(self._surveyed, line, first)
-        return plan(wish, self.survey.known, self.traces(), self.viewer)
+        return plan(wish, self.survey.known, self.survey.unread, self.traces(), self.viewer)
 
     def plan_again(self) -> Plan:
         """What "Carry on from here" would do.
@@ -217,9 +231,7 @@ class LayerWork:
             raise ValueError(f"choose {named} of the last run to carry on in it")
         if place is None or self.line != last.line or self._form.task != "carry":
             raise ValueError("show a plane of the last run, from the front")
-        if place not in self.survey.known:
-            raise ValueError("the plane is being looked at ...")
-        return again_from(last, place, self.survey.known)
+        return again_from(last, place, self.survey.known, self.survey.unread)
 
     # ---- doing it
 
@@ -240,7 +252,8 @@ class LayerWork:
             self._last = made
         steps = partial(_steps, made, layer.data, session.actions)
         control = self._runner.start(self._form.model, steps, self._on_step, self._on_end, self._on_failed)
-        self.run = LayerRun(made, layer, source, control, Pace(len(made.planes), made.objects), layer.data)
+        pace = Pace(len(made.planes), made.objects)
+        self.run = LayerRun(made, layer, source, control, pace, frozenset(session.objects))
         self._notices.say()
         self._changed()
 
@@ -250,15 +263,17 @@ class LayerWork:
         if run is None:
             return
         self._stop_if_outdated()
-        if run.trouble is None:
+        if isinstance(step, int):  # nobody else gives these labels meanwhile
+            self._labels.session(run.layer, run.source).note_label(step)
+        elif run.trouble is None:
             plane, edits = step
             then = partial(self._on_written, run, plane)
-            self._labels.write(run.name, run.layer, run.source, edits, then, self._on_unwritten)
+            self._labels.write(run.name, run.layer, run.source, edits, run.objects, then, self._on_unwritten)
 
     def _on_written(self, run: LayerRun, plane: PropagatedPlane) -> None:
         """A plane stands in the labels."""
         run.pace.plane(run.control.predictions)
-        self._review.add(plane.index, run.name, doubts_of(plane, run.name))
+        self._review.add(run.plan.line, plane.index, run.name, doubts_of(plane, run.name, run.plan.line))
         if run.layer is self._surveyed and run.plan.line == self.line:
             before = self.survey.known.get(plane.index, frozenset())
             self.survey.set(plane.index, before | {one.label for one in plane.objects if one.area})
@@ -277,8 +292,9 @@ class LayerWork:
         if run is None:
             return
         session = self._labels.find(run.layer)
-        if run.layer.data is not run.data:
-            self._give_up(run, "The labels layer got other data, so the run ended.")
+        now = run.layer, run.source.layer
+        if changed := [one for one, data in zip(now, run.data, strict=True) if one.data is not data]:
+            self._give_up(run, f"'{changed[0].name}' got other data, so the run ended.")
         elif session is not None and any(run_of(one) == run.name for one in session.undone):
             self._give_up(run, "The run was undone, so it ended.")
 
@@ -328,7 +344,10 @@ class LayerWork:
 
 def _steps(made: Plan, data: Any, actions: tuple[Any, ...], predictor: Any, control: Control) -> Iterator[Step]:
     """In the worker: planes, and what changes in the labels for each."""
-    next_label = largest_label(data, lambda: control.is_cancelled) + 1 if made.wish.task == "points" else 1
+    next_label = 1
+    if made.new:
+        next_label += largest_label(data, lambda: control.is_cancelled)
+        yield next_label + made.new - 1
     store = ArrayLabels(data)
     for plane in made.produce(Watched(predictor, control), next_label):
         key = made.line.key(plane.index)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels, Points
+from napari.layers import Labels, Points
 
 from napari_delse.annotation.carrying import PlaneLine, Traces
 from napari_delse.data.images import Plane
@@ -28,6 +28,7 @@ Task = Literal["carry", "refine", "points"]
 Start = Literal["labelled", "shown", "these"]
 Producer = Callable[[Any, int], Iterator[PropagatedPlane]]  # from a predictor and the next free label
 Known = Mapping[int, frozenset[int]]  # labels of planes that were looked at, by their places
+Unread = Mapping[int, Exception]  # planes that cannot be read, and why
 
 _CLICKS = 4  # points of one object
 _NO_IMAGE = "open an image with several planes to begin, or choose the tab Files"
@@ -71,6 +72,8 @@ class Plan:
         What it will do.
     produce : callable
         Does it, in a worker.
+    new : int
+        How many objects get a label that is not there yet.
     """
 
     wish: Wish
@@ -80,6 +83,7 @@ class Plan:
     objects: int
     sentence: str
     produce: Producer = field(repr=False)
+    new: int = 0
 
 
 class PlanesOf(Sequence[Plane]):
@@ -156,7 +160,7 @@ def _position(source: ImageSource, viewer: ViewerModel) -> list[int]:
 # ---------------------------------------------------------------- plans
 
 
-def plan(wish: Wish, known: Known, traces: Traces, viewer: ViewerModel) -> Plan:
+def plan(wish: Wish, known: Known, unread: Unread, traces: Traces, viewer: ViewerModel) -> Plan:
     """What would be done.
 
     Parameters
@@ -165,6 +169,8 @@ def plan(wish: Wish, known: Known, traces: Traces, viewer: ViewerModel) -> Plan:
         What the person chose.
     known : mapping of int to frozenset of int
         Labels of the planes that were looked at: of those to carry from, or to refine.
+    unread : mapping of int to Exception
+        Planes that could not be looked at.
     traces : Traces
         What was done to the labels so far.
     viewer : ViewerModel
@@ -186,16 +192,25 @@ def plan(wish: Wish, known: Known, traces: Traces, viewer: ViewerModel) -> Plan:
         raise ValueError(f"planes {wish.first} to {wish.last} are none; exchange the two")
     line = line_of(source, wish.along, viewer)
     if wish.task == "carry":
-        return _carry(wish, source, line, known, traces, shown_place(source, line, viewer))
+        return _carry(wish, source, line, known, unread, traces, shown_place(source, line, viewer))
     return _refine(wish, source, line, known) if wish.task == "refine" else _from_points(wish, source, line)
 
 
-def _carry(wish: Wish, source: ImageSource, line: PlaneLine, known: Known, traces: Traces, shown: int | None) -> Plan:
+def _carry(
+    wish: Wish,
+    source: ImageSource,
+    line: PlaneLine,
+    known: Known,
+    unread: Unread,
+    traces: Traces,
+    shown: int | None,
+) -> Plan:
     if wish.labels is None:
         raise ValueError("label one plane or more: with Annotate (DELSE), or with the brush in a new Labels layer")
-    keys = _keys(wish, line, known, traces, shown)
-    missing = [key for key in keys if key not in known]
-    if missing:
+    keys = _keys(wish, line, known, unread, traces, shown)
+    if bad := [key for key in keys if key in unread]:
+        raise ValueError(f"{_unread(bad[0], unread)}; choose other planes")
+    if any(key not in known for key in keys):
         raise ValueError("the labelled planes are being looked for ...")
     if empty := [key for key in keys if not known[key]]:
         raise ValueError(f"plane {empty[0]} has no labels to be carried; label it, or choose other planes")
@@ -240,7 +255,7 @@ def carry_plan(
     return Plan(wish, line, planes, tuple(keys), len(labels), f"{sentence}{_at(source, line)}{kept}.", produce)
 
 
-def again_from(last: Plan, place: int, known: Known) -> Plan:
+def again_from(last: Plan, place: int, known: Known, unread: Unread) -> Plan:
     """What depends on a plane that was corrected, once more, with that plane among the key planes.
 
     Raises
@@ -253,7 +268,11 @@ def again_from(last: Plan, place: int, known: Known) -> Plan:
     if last.wish.task != "carry":
         raise ValueError("only carried objects can be carried on from a plane; correct the others one by one")
     keys = sorted({*last.keys, place})
-    if not known.get(place):
+    if place in unread:
+        raise ValueError(f"{_unread(place, unread)}; show another one")
+    if place not in known:
+        raise ValueError("the plane is being looked at ...")
+    if not known[place]:
         raise ValueError(f"plane {place} has no labels to carry on from; label it first")
     depends = affected(last.line.count, last.keys, place)
     wish = last.wish
@@ -261,7 +280,7 @@ def again_from(last: Plan, place: int, known: Known) -> Plan:
     return carry_plan(wish, source, last.line, keys, known, span)
 
 
-def _keys(wish: Wish, line: PlaneLine, known: Known, traces: Traces, shown: int | None) -> list[int]:
+def _keys(wish: Wish, line: PlaneLine, known: Known, unread: Unread, traces: Traces, shown: int | None) -> list[int]:
     """The planes to carry from.
 
     Raises
@@ -275,12 +294,21 @@ def _keys(wish: Wish, line: PlaneLine, known: Known, traces: Traces, shown: int 
         return [shown]
     if wish.start == "these":
         return numbers(wish.these, line.count)
-    if len(known) < line.count:
-        raise ValueError(f"the labelled planes are being looked for: {len(known)} of {line.count} are done ...")
+    if (done := len(known) + len(unread)) < line.count:
+        raise ValueError(f"the labelled planes are being looked for: {done} of {line.count} are done ...")
+    if unread:
+        told = _unread(min(unread), unread)
+        raise ValueError(f"{told}; choose From: These planes, and write the numbers of the labelled ones")
     found = sorted(place for place, labels in known.items() if labels and place not in traces.carried)
     if not found:
         raise ValueError("no plane has labels yet; label one or more, and they are carried to the others")
     return found
+
+
+def _unread(place: int, unread: Unread) -> str:
+    error = unread[place]
+    why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"plane {place} of the labels cannot be read ({why})"
 
 
 def numbers(text: str, count: int) -> list[int]:
@@ -291,19 +319,21 @@ def numbers(text: str, count: int) -> list[int]:
     ValueError
         If they are no places.
     """
-    found: set[int] = set()
+    spans = list[tuple[int, int]]()
     try:
         for part in text.replace(",", " ").split():
-            first, _, last = part.partition("-")
-            found |= set(range(int(first), int(last or first) + 1))
+            begin, _, end = part.partition("-")
+            spans.append((int(begin), int(end or begin)))
     except ValueError:
         raise ValueError(f"planes are numbers such as 0,10,20, got '{text.strip()}'; correct them") from None
-    if not found:
+    if not spans:
         raise ValueError("write the numbers of the labelled planes, such as 0,10,20")
-    if not 0 <= min(found) <= max(found) < count:
-        wrong = min(found) if min(found) < 0 else max(found)
-        raise ValueError(f"there is no plane {wrong}; they are counted from 0 to {count - 1}")
-    return sorted(found)
+    for first, last in spans:
+        if first > last:
+            raise ValueError(f"planes {first}-{last} are none; exchange the two")
+        if last >= count:  # none can be negative
+            raise ValueError(f"there is no plane {last}; they are counted from 0 to {count - 1}")
+    return sorted({place for first, last in spans for place in range(first, last + 1)})
 
 
 def _refine(wish: Wish, source: ImageSource, line: PlaneLine, known: Known) -> Plan:
@@ -360,7 +390,7 @@ def _from_points(wish: Wish, source: ImageSource, line: PlaneLine) -> Plan:
     into = "a new layer" if wish.labels is None else f"'{wish.labels.name}'"
     on = f"plane {planes[0]}" if len(planes) == 1 else f"{len(planes)} planes"
     sentence = f"{_many(count, 'object')} of four points each will be outlined on {on}, in {into}{_at(source, line)}."
-    return Plan(wish, line, planes, (), max(1, count // len(planes)), sentence, produce)
+    return Plan(wish, line, planes, (), max(1, count // len(planes)), sentence, produce, new=count)
 
 
 def clicked(points: Points, source: ImageSource, line: PlaneLine) -> dict[int, list[ExtremePoints]]:
@@ -434,8 +464,3 @@ def _at(source: ImageSource, line: PlaneLine) -> str:
 
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def is_open(layer: Image | Labels | Points | None, viewer: ViewerModel) -> bool:
-    """Whether a layer is still in the viewer."""
-    return layer is not None and layer in viewer.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,16 @@ class BatchRestorer:
     """Offers unfinished work on the chosen image, unless the annotate widget does, and restores it into labels."""
 
     def __init__(
-        self, viewer: ViewerModel, form: LayersForm, labels: BatchLabels, journals: Journals, notices: Notices
+        self,
+        viewer: ViewerModel,
+        form: LayersForm,
+        labels: BatchLabels,
+        journals: Journals,
+        notices: Notices,
+        offer: Callable[[], object],
     ) -> None:
         self._viewer, self._form, self._labels = viewer, form, labels
-        self._journals, self._notices = journals, notices
+        self._journals, self._notices, self._offer = journals, notices, offer
         self._looked: Image | None = None
         self._is_busy = False
 
@@ -76,6 +83,8 @@ class BatchRestorer:
             self._viewer.add_layer(layer)
         self._labels.adopt(layer, session)
         layer.refresh()
+        self._offer()
+        self._form.choose_labels(layer)
         self._notices.tell(f"The unfinished work is back in '{layer.name}'; Undo takes its steps back.")
 
     def _not_restored(self, error: Exception) -> None:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from qtpy.QtCore import QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
 
+from napari_delse.annotation.carrying import PlaneLine
 from napari_delse.propagation.planes import PropagatedPlane
 from napari_delse.widgets._batch.rows import RowsModel
 from napari_delse.widgets._fields import button, icon_button, row_table
 
 NOTHING = "Nothing to look at yet.\n\nObjects that the model is unsure of are listed here while they are made."
+ELSEWHERE = "Nothing to look at along these planes.\n\nMove the sliders, or choose the axis, to where runs were."
 
 
 class Doubt(NamedTuple):
@@ -23,11 +25,12 @@ class Doubt(NamedTuple):
     confidence: float
     why: str
     run: str
+    line: PlaneLine  # along which the place is counted
 
 
-def doubts_of(plane: PropagatedPlane, run: str) -> list[Doubt]:
+def doubts_of(plane: PropagatedPlane, run: str, line: PlaneLine) -> list[Doubt]:
     """What is in doubt in a plane."""
-    return [Doubt(plane.index, one.label, one.confidence, _reason(one.review), run) for one in plane.review]
+    return [Doubt(plane.index, one.label, one.confidence, _reason(one.review), run, line) for one in plane.review]
 
 
 def _reason(text: str) -> str:
@@ -50,7 +53,7 @@ class DoubtsModel(RowsModel):
     def show(self, rows: Iterable[Doubt]) -> None:
         """Show these."""
         self.beginResetModel()
-        self.rows = sorted(rows)
+        self.rows = list(rows)
         self.endResetModel()
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -68,7 +71,7 @@ class DoubtsModel(RowsModel):
 class ReviewPage(QWidget):
     """The list of doubts, and its buttons."""
 
-    chosen = Signal(int, int)  # place and label that the person wants to see
+    chosen = Signal(object)  # the `Doubt` that the person wants to see
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +86,8 @@ class ReviewPage(QWidget):
             "made anew",
         )
         self._all: list[Doubt] = []
-        self._made: dict[int, list[str]] = {}  # runs that made each plane, in their order
+        self._nothing = NOTHING
+        self._made: dict[tuple[PlaneLine, int], list[str]] = {}  # runs that made each plane, in their order
         going = QHBoxLayout()
         for one in (self.previous_button, self.next_button):
             one.setFixedWidth(36)
@@ -115,27 +119,27 @@ class ReviewPage(QWidget):
         """How many doubts are shown."""
         return len(self.model.rows)
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._all, self._made = [], {}
-        self._show()
-
-    def add(self, place: int, run: str, doubts: Iterable[Doubt]) -> None:
+    def add(self, line: PlaneLine, place: int, run: str, doubts: Iterable[Doubt]) -> None:
         """What is in doubt in a plane that a run made."""
         self._all += doubts
-        self._made.setdefault(place, []).append(run)
+        self._made.setdefault((line, place), []).append(run)
 
     def count_of(self, run: str) -> int:
         """How many doubts a run left, shown or not yet."""
         return sum(one.run == run for one in self._all)
 
-    def show_runs(self, standing: frozenset[str], corrected: frozenset[int]) -> None:
-        """Show the doubts of the last run that stands on each plane, but for planes that somebody corrected."""
+    def show_runs(self, line: PlaneLine | None, standing: frozenset[str], corrected: frozenset[int]) -> None:
+        """Show the doubts of the last run that stands on each plane of a line, but for planes somebody corrected."""
         last = {
-            place: next((run for run in reversed(runs) if run in standing), "") for place, runs in self._made.items()
+            place: next((run for run in reversed(runs) if run in standing), "")
+            for (at, place), runs in self._made.items()
+            if at == line
         }
-        rows = [one for one in self._all if last.get(one.place) == one.run and one.place not in corrected]
-        if sorted(rows) != self.model.rows:
+        here = [one for one in self._all if one.line == line and last[one.place] == one.run]
+        rows = sorted((one for one in here if one.place not in corrected), key=lambda one: one[:-1])
+        nothing = ELSEWHERE if self._made and not last else NOTHING
+        if (rows, nothing) != (self.model.rows, self._nothing):
+            self._nothing = nothing
             self._show(rows)
 
     def _show(self, rows: Iterable[Doubt] = ()) -> None:
@@ -148,7 +152,7 @@ class ReviewPage(QWidget):
         many = f"{count} object" if count == 1 else f"{count} objects"
         on = "1 plane" if planes == 1 else f"{planes} planes"
         self.heading.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.heading.setText(f"{many} on {on} to look at" if count else NOTHING)
+        self.heading.setText(f"{many} on {on} to look at" if count else self._nothing)
         self.table.setVisible(bool(count))
         for one in (self.previous_button, self.next_button):
             one.setEnabled(bool(count))
@@ -160,8 +164,7 @@ class ReviewPage(QWidget):
     # ---- what the person wants
 
     def _go_to(self, row: int) -> None:
-        one = self.model.rows[row]
-        self.chosen.emit(one.place, one.label)
+        self.chosen.emit(self.model.rows[row])
 
     def step(self, step: int) -> None:
         """The doubt some rows further; round the end."""

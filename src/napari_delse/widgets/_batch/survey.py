@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SECONDS = 0.2  # after so long, what is known is told
 _DENSE = 2**16  # labels of types up to this large are counted in a table
 
-Found = dict[int, frozenset[int]]
+Found = dict[int, frozenset[int] | Exception]  # by its place, what a plane has, or why it cannot be read
 
 
 class Survey:
@@ -37,7 +37,8 @@ class Survey:
     """
 
     def __init__(self, changed: Callable[[], object]) -> None:
-        self.known: Found = {}
+        self.known: dict[int, frozenset[int]] = {}
+        self.unread: dict[int, Exception] = {}
         self._changed = changed
         self._runner = Runner("napari-delse-survey")
         self._soon = QTimer(singleShot=True, interval=0)
@@ -53,13 +54,14 @@ class Survey:
         self._first = tuple(first)
         if layer is not self._layer() or line != self._line:
             self._layer = (lambda: None) if layer is None else ref(layer)
-            self._line, self._version, self.known = line, self._version + 1, {}
+            self._line, self._version, self.known, self.unread = line, self._version + 1, {}, {}
         self._go_on()
 
     def forget(self, places: Iterable[int] | None = None) -> None:
         """Planes have changed, all of them by default."""
-        for place in list(self.known) if places is None else places:
+        for place in (*self.known, *self.unread) if places is None else places:
             self.known.pop(place, None)
+            self.unread.pop(place, None)
         self._version += 1  # what is being read may be of before
         self._soon.start()  # and not at once: napari tells of strokes before they stand in the array
 
@@ -72,21 +74,25 @@ class Survey:
         if layer is None or line is None or self._is_busy:
             return
         first = [place for place in self._first if 0 <= place < line.count]
-        missing = [place for place in (*first, *range(line.count)) if place not in self.known]
+        missing = [place for place in (*first, *range(line.count)) if place not in {**self.known, **self.unread}]
         if missing:
             self._is_busy = True
             job = partial(_looked, layer.data, line, missing, lambda: self._runner.is_closed)
-            self._runner.submit(job, partial(self._found, self._version), self._failed)
+            self._runner.submit(job, partial(self._found, self._version), self._not_looked)
 
     def _found(self, version: int, found: Found) -> None:
         self._is_busy = False
         if version == self._version:
-            self.known.update(found)
+            for place, what in found.items():
+                if isinstance(what, Exception):
+                    self.unread[place] = what
+                else:
+                    self.known[place] = what
             self._changed()
         self._go_on()
 
-    def _failed(self, _: Exception) -> None:
-        self._is_busy = False  # the layer may have got other data meanwhile: then it is looked at again
+    def _not_looked(self, _: Exception) -> None:
+        self._is_busy = False
 
     def close(self) -> None:
         """Look at nothing any more."""
@@ -99,7 +105,10 @@ def _looked(data: Any, line: PlaneLine, places: list[int], is_stopped: Callable[
     """In the runner."""
     end, found = time.monotonic() + _SECONDS, Found()
     for place in places:
-        found[place] = labels_in(read_plane(data, line, place))
+        try:
+            found[place] = labels_in(read_plane(data, line, place))
+        except Exception as error:  # that of any array, disk or server
+            found[place] = error
         if is_stopped() or time.monotonic() > end:
             break
     return found
