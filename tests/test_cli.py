@@ -333,7 +333,12 @@ def test_where_labels_go_is_asked_for(fails, tmp_path, job):
     assert "for a single input, got 2" in fails("segment", tmp_path, flag, prompts, "--out", tmp_path / "l.tif")
     assert "is a file" in fails("segment", image, flag, prompts, "--out-dir", prompts)
     assert "what is read" in fails("segment", image, flag, prompts, "--out-dir", tmp_path)
-    assert "--keys must be numbers" in fails("segment", image, flag, prompts, "--out-dir", tmp_path, "--keys", "a")
+    both = ("--out", tmp_path / "l.tif", "--format", "ome-zarr")
+    assert "so --format does not go with it; leave it out" in fails("segment", image, flag, prompts, *both)
+    both = ("--out-dir", tmp_path / "o", "--along", "z", "--keys", "0")
+    assert "so --along and --keys do not go with it; leave them out" in fails("segment", image, flag, prompts, *both)
+    keys = ("--out-dir", tmp_path / "o", "--keys", "a")
+    assert "--keys must be numbers" in fails("segment", image, flag, f"propagate:{prompts}", *keys)
 
 
 def test_what_cannot_be_segmented_leaves_nothing(fails, job, tmp_path, predictor, monkeypatch):
@@ -734,6 +739,7 @@ def test_replay_refuses_what_it_cannot_do(fails, annotated, tmp_path):
     assert "not a journal" in fails("replay", tmp_path / "stack.tif", *out)
     assert "--out must be a file" in fails("replay", journal, "--out", tmp_path / "out.png")
     assert "a file of its own" in fails("replay", journal, *out, "--prompts", journal)
+    assert "are both" in fails("replay", journal, *out, "--prompts", f"{tmp_path}/./out.tif")
     assert "no file" in fails("replay", journal, *out, "--image", tmp_path / "gone.tif")
     assert "is it the right image" in fails("replay", journal, *out, "--model", "other", "--axes", "CYX")
     lines = journal.read_bytes().splitlines(keepends=True)

@@ -164,6 +164,8 @@ def test_a_recipe_is_trained_and_goes_on(run, folder):
         (("stack.tif",), "stack.tif needs labels"),
         (("stack.tif", "labels.tif", "--name", "x", "--out", "mine"), "leave one of them out"),
         (("stack.tif", "--job", "stack"), "--job goes on with what was begun"),
+        (("--job", "stack", "--name", "n", "--channels", "2"), "so --name and --channels do not go with it"),
+        (("recipe.toml", "data", "--axes", "YX"), "so --axes does not go with it"),
         (("--job", "gone"), "gone is no training"),
         (("stack.tif", "labels.tif", "--progress", "jsonl"), "goes with --job"),
         (("stack.tif", "labels.tif", "--out", "stack.tif"), "is a file"),

@@ -166,10 +166,13 @@ def test_remarks_tell_few_objects_specks_and_masks_that_are_no_instances(disks):
     assert "Label 1 of 'image' has 6 separate parts" in said(ArraySource(image, labels))
 
 
-def test_the_fingerprint_follows_the_labels(disks):
+def test_the_fingerprint_follows_the_labels_and_the_image(disks):
     image, labels = disks(3)
     one = survey(ArraySource(image, labels)).fingerprint
     assert survey(ArraySource(image, labels.copy())).fingerprint == one
+    other = image.copy()
+    other[2] = np.roll(other[2], 3, axis=1)
+    assert survey(ArraySource(other, labels)).fingerprint != one
     labels[2, 0, 0:20] = 50
     assert survey(ArraySource(image, labels)).fingerprint != one
 

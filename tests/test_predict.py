@@ -17,7 +17,7 @@ from napari_delse.data.images import Plane
 from napari_delse.geometry import Correction, Crop, CropConfig, ExtremePoints, ObjectMask
 from napari_delse.levelset import EvolutionConfig
 from napari_delse.model import ARCHITECTURES, Architecture, Delse, ModelConfig
-from napari_delse.predict import Predictor, mask_from_phi
+from napari_delse.predict import Predictor, contour_lines, mask_from_phi
 
 TINY = Architecture("basic", (1, 1, 1, 1), (8, 8, 16, 16), 8, False, 5, 8, 0, True, 8, 8, 2)
 CLICKS = [(20.0, 41.0), (38.0, 22.0), (61.0, 40.0), (42.0, 63.0)]
@@ -223,6 +223,13 @@ def test_contours_run_through_the_plane_where_phi_changes_sign(predictor, image)
         y, x = line.T
         area += abs(np.dot(y[:-1], np.diff(x)) - np.dot(x[:-1], np.diff(y))) / 2
     assert bool(area) == bool((prediction.states[-1] > 0).any())
+
+
+@pytest.mark.parametrize("threshold", [-2.0, 0.0, 3.0])
+def test_contour_lines_are_closed_also_where_everything_is_inside(threshold):
+    (line,) = contour_lines(np.full((8, 8), threshold + 0.5, np.float32), threshold)
+    np.testing.assert_array_equal(line[0], line[-1])
+    assert np.ptp(line, axis=0).min() > 7
 
 
 @given(

@@ -375,6 +375,22 @@ def test_a_signed_distance_gives_the_mask_back(seed, corner, side):
     np.testing.assert_array_equal(mask_from_phi(phi, crop, SHAPE, 0.0).to_plane(SHAPE), mask & seen)
 
 
+@pytest.mark.parametrize(("width", "length"), [(1, 600), (2, 1200), (3, 2000)])
+def test_an_object_thinner_than_the_grid_is_not_lost(width, length):
+    mask = ObjectMask(np.ones((length, width), bool), (100, 300))
+    crop = Crop.around((100.0, 300.0, 99.0 + length, 299.0 + width), CropConfig())
+    phi = signed_distance(mask, crop)
+    assert (phi > 0).sum(axis=1).max() in (1, 2)
+    assert (phi > 0).any(axis=1).sum() == pytest.approx(length * crop.scale[0], abs=2)
+
+
+def test_labels_of_64_bits_with_and_without_sign_stay_whole_numbers():
+    truth = truth_of(lambda plane: (30, 30, 8), count=3)
+    keys = {0: truth[0].astype(np.uint64), 2: truth[2].astype(np.int64)}
+    made = list(propagate(Ideal(), planes_of(images_of(truth)), keys, EXACT))
+    assert [one.labels.dtype.kind for one in made] == ["u", "i", "i"]
+
+
 def test_what_lies_between_two_disks_is_a_disk_half_way():
     one, other = ObjectMask.from_plane(disk(20, 15, 6)), ObjectMask.from_plane(disk(40, 51, 12))
     middle = between(one, other, 0.5, SHAPE)

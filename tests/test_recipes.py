@@ -135,6 +135,8 @@ def test_settings_are_changed_from_outside(folder, tmp_path):
         ("canvas = 64", "pack = 'p'", "one of images, folders and pack, got folders and pack"),
         ("canvas = 64", "images = 'p'", "got images and folders"),
         ("folders", "labels = 'p'\n#", "needs both images and labels"),
+        ("steps = 2", "steps = 2\nsizes = [[0, 128], [0.5, 200]]", "sizes must be positive multiples of 32 .* got 200"),
+        ("steps = 2", "steps = 2\nsizes = [[0.5, 64], [0, 32]]", r"sizes must begin at rising fractions"),
         ("cells = 2", "cells = -1", "set_weights must not be negative"),
     ],
 )

@@ -63,6 +63,9 @@ def test_plain_fields_become_options():
         ({"kind": "c"}, "'kind' must be 'a' or 'b', got 'c'"),
         ({"inner": {"depth": "x"}}, "'inner.depth' must be a whole number"),
         ({"inner": {"height": 1}}, "unknown key 'inner.height'; Inner knows depth"),
+        ({"sizes": "large"}, "'sizes' must be a list, got 'large'"),
+        ({"sizes": [128]}, "'sizes' must be a list of 2 values, got 128"),
+        ({"sizes": [[0.0, 4.5]]}, "'sizes' must be a whole number, got 4.5"),
         ({"inner": 3}, "'inner' must hold the keys of Inner, got 3"),
     ],
 )

@@ -97,10 +97,15 @@ class Prediction:
 
     def contours(self, step: int = -1) -> list[npt.NDArray[np.float64]]:
         """Sub-pixel contour lines of phi after a step, each (N, 2) plane positions (y, x)."""
-        from skimage.measure import find_contours
+        return [self.crop.to_plane(line) for line in contour_lines(self.states[step], self.threshold)]
 
-        outside = np.pad(self.states[step], 1, constant_values=min(-1.0, float(self.states[step].min())))
-        return [self.crop.to_plane(line - 1) for line in find_contours(outside, self.threshold)]
+
+def contour_lines(phi: npt.NDArray[np.floating], threshold: float) -> list[npt.NDArray[np.float64]]:
+    """Sub-pixel lines around where phi is above a threshold, each (N, 2) network positions; closed, also at the rim."""
+    from skimage.measure import find_contours
+
+    outside = np.pad(phi, 1, constant_values=min(threshold - 1, float(phi.min())))
+    return [line - 1 for line in find_contours(outside, threshold)]
 
 
 class Predictor:

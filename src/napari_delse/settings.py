@@ -111,6 +111,9 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     kind, optional = _plain(hint)
     if value is None and optional:
         return
+    if get_origin(kind) is tuple:
+        _check_list(name, value, get_args(kind))
+        return
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices:
         good, wanted = value in choices, " or ".join(map(repr, choices))
@@ -122,3 +125,13 @@ def check_value(name: str, value: Any, hint: Any) -> None:
         return
     if not good:
         raise ValueError(f"{name!r} must be {wanted}, got {value!r}; correct it")
+
+
+def _check_list(name: str, value: Any, hints: tuple[Any, ...]) -> None:
+    """A tuple of values of one kind, or of these kinds."""
+    many = hints[-1] is ...
+    if not isinstance(value, (list, tuple)) or not (many or len(value) == len(hints)):
+        wanted = "a list" if many else f"a list of {len(hints)} values"
+        raise ValueError(f"{name!r} must be {wanted}, got {value!r}; correct it")
+    for one, hint in zip(value, hints[:1] * len(value) if many else hints, strict=True):
+        check_value(name, one, hint)

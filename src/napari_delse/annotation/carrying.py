@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_delse.annotation.actions import Action, run_of
-from napari_delse.annotation.edits import LabelStore, PixelEdit, PlaneKey
+from napari_delse.annotation.edits import LabelStore, PixelEdit, PlaneKey, check_label
 
 _TILE = 1024  # pixels of a side of what is written at once, so that nobody waits for it
 
@@ -124,12 +124,7 @@ def edits_of(
     ValueError
         If the labels do not fit the store's type.
     """
-    limit = np.iinfo(store.dtype).max
-    if wanted.size and int(wanted.max()) > limit:
-        raise ValueError(
-            f"label {int(wanted.max())} does not fit into {store.dtype} labels, which end at {limit}; convert the "
-            "labels layer to a wider type (such as uint32) and go on"
-        )
+    check_label(store, int(wanted.max(initial=0)))
     height, width = plane.shape(store.shape)
     current = np.array(store.read(plane, slice(0, height), slice(0, width)))
     free = current == 0

@@ -250,6 +250,16 @@ def largest_value(dtype: np.dtype[Any]) -> int:
     return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
 
 
+def check_label(store: LabelStore, label: int) -> None:
+    """Refuse a label that does not fit into the labels."""
+    limit = largest_value(store.dtype)
+    if label > limit:
+        raise ValueError(
+            f"label {label} does not fit into {store.dtype} labels, which end at {limit}; "
+            "convert the labels layer to a wider type (such as uint32) and go on"
+        )
+
+
 def pixels_of(store: LabelStore, label: int, plane: PlaneKey, mask: ObjectMask) -> ObjectMask:
     """Pixels of a label around a mask: the window grows while the label touches its rim."""
     height, width = plane.shape(store.shape)

@@ -23,8 +23,8 @@ from napari_delse.annotation.edits import (
     PackedMask,
     PixelEdit,
     PlaneKey,
+    check_label,
     cut,
-    largest_value,
     pixels_of,
     union,
 )
@@ -45,16 +45,6 @@ def find(objects: Objects, label: int, what: str) -> LabelledObject:
     if label not in objects:
         raise ValueError(f"label {label} was not made here, so there is nothing to {what}")
     return objects[label]
-
-
-def check_label(store: LabelStore, label: int) -> None:
-    """Refuse a label that does not fit into the labels."""
-    limit = largest_value(store.dtype)
-    if label > limit:
-        raise ValueError(
-            f"label {label} does not fit into {store.dtype} labels, which end at {limit}; "
-            "convert the labels layer to a wider type (such as uint32) and go on"
-        )
 
 
 def plan_commit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -61,6 +61,20 @@ def sentence_of(error: Exception) -> str | None:
     else:
         return None
     return " ".join(text.split())
+
+
+def refuse(why: str, options: Mapping[str, object]) -> None:
+    """Refuse options that do not go together, by their names; None and False are those that were not given.
+
+    Raises
+    ------
+    ValueError
+        The message is "``why``, so OPTIONS do not go with it; leave them out".
+    """
+    given = [name for name, value in options.items() if value is not None and value is not False]
+    if given:
+        do, them = ("does", "it") if len(given) == 1 else ("do", "them")
+        raise ValueError(f"{why}, so {' and '.join(given)} {do} not go with it; leave {them} out")
 
 
 def channels_of(text: str | None) -> tuple[int, ...]:

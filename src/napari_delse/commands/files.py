@@ -99,6 +99,8 @@ def replay(
     for target in (out, prompts):
         if target is not None and target.exists() and any(target.samefile(other) for other in taken):
             raise ValueError(f"{target} is what is read; give the result a file of its own")
+    if prompts is not None and out.absolute().resolve() == prompts.absolute().resolve():
+        raise ValueError(f"--out and --prompts are both {out}; give each a file of its own")
     contents = read(journal)
     header = contents.header
     named = image or (Path(header.image.path) if header.image.path else None)

@@ -21,6 +21,7 @@ from napari_delse.commands.common import (
     check_json,
     numbers_of,
     progress,
+    refuse,
     report,
     sentence_of,
     table,
@@ -127,6 +128,10 @@ def segment(
     check_json(json_out)
     mode, path = mode_of(prompts)
     images = inputs_of(inputs)
+    if mode != "propagate":
+        refuse("only propagate:PATH follows planes", {"--along": along, "--keys": keys})
+    if out is not None:
+        refuse("the name that --out gives says the format", {"--format": format_name})
     how = How(
         channels=channels_of(channels),
         axes=axes,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from napari_delse.commands import finetune
-from napari_delse.commands.common import Axes, Channels, Command, Device, Json, channels_of, check_json, report
+from napari_delse.commands.common import Axes, Channels, Command, Device, Json, channels_of, check_json, refuse, report
 from napari_delse.commands.finetune import told_when_stopped
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def train(
     if job is not None:
         if images is not None or given or changes:
             raise ValueError("--job goes on with what was begun, so images and settings do not go with it")
+        others = {"--name": name, "--out": out, "--from": parent, "--begun-with": begun_with}
+        refuse("--job goes on with what was begun", {**others, "--channels": channels, "--axes": axes})
         return finetune.go_on(job, device, json_out, lines=told is not None)
     if images is None:
         raise ValueError("say what to train on: napari-delse train IMAGES LABELS")
@@ -143,6 +145,8 @@ def train(
             raise ValueError("a recipe trains from the start, so --from does not go with it; leave one of them out")
         if name is not None:
             raise ValueError("a recipe's model goes to a folder; name it with --out")
+        looks = {"--channels": channels, "--axes": axes, "--begun-with": begun_with}
+        refuse("a recipe says what it trains on", looks)
         _train_recipe(images, labels, out, [*_as_changes(given), *(changes or [])], device, json_out)
         return None
     if labels is None:

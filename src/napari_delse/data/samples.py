@@ -128,7 +128,7 @@ def check_images(samples: Iterable[Sample]) -> list[Sample]:
     checked = list(samples)
     for sample in checked:
         pixels = sample.image.window(0, 0, *sample.image.shape)
-        if (pixels == pixels.flat[0]).all():
+        if np.array_equal(pixels, np.full_like(pixels, pixels.flat[0]), equal_nan=pixels.dtype.kind == "f"):
             where = f"{sample.name!r}" + (f", plane {sample.plane}," if sample.plane else "")
             raise ValueError(
                 f"image {where} is {pixels.flat[0]} in every pixel, so nothing can be learned from its labels; "

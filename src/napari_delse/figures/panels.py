@@ -16,7 +16,7 @@ from napari_delse.figures.colours import directions, diverging, sequential
 from napari_delse.figures.overlay import BLACK, WHITE, Colour, Drawing, stretched
 from napari_delse.geometry import BoolArray, ObjectMask
 from napari_delse.metrics import Scores, score_object
-from napari_delse.predict import Prediction, mask_from_phi
+from napari_delse.predict import Prediction, contour_lines, mask_from_phi
 
 FloatArray = npt.NDArray[np.float64]
 Size = tuple[int, int]
@@ -105,9 +105,7 @@ class Shown:
 
     def lines(self, phi: FloatArray) -> list[FloatArray]:
         """Contour lines of phi in network pixels."""
-        threshold = self.prediction.threshold
-        padded = np.pad(phi, 1, constant_values=min(threshold - 1, float(phi.min())))
-        return [line - 1 for line in find_contours(padded, threshold)]
+        return contour_lines(phi, self.prediction.threshold)
 
 
 def panel_size(shown: Shown, side: float) -> Size:

@@ -21,6 +21,8 @@ ENOUGH = 10  # objects from which on nobody needs a warning
 _FITS = 1.4  # times as many held-out objects as wanted are still right
 _GAP = 2  # planes beside the held-out ones that look too much like them
 _PARTS = 5  # separate parts that make a label look like a mask of many objects
+_LOOKED_INTO = 8  # objects of a plane whose pixels tell images from each other
+_MIDDLE = 8  # pixels on each side of their middles
 _SMALL_PLANE = 2**24  # pixels of a plane whose parts are counted
 
 
@@ -49,6 +51,8 @@ class PlaneFacts:
         Of the objects of 12 pixels or more.
     specks : int
         Smaller ones.
+    pixels : str
+        Hash of pixels in the middle of some objects, to know another image by.
     """
 
     name: str
@@ -61,6 +65,7 @@ class PlaneFacts:
     areas: tuple[int, ...]
     boxes: tuple[Box, ...]
     specks: int = 0
+    pixels: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Survey:
 
     @property
     def fingerprint(self) -> str:
-        """Of the objects: their places, areas and boxes."""
+        """Of the objects: their places, areas and boxes, and some of their pixels."""
         text = json.dumps([asdict(plane) for plane in self.planes])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -236,9 +241,19 @@ def _plane_facts(plane: LabelledPlane) -> tuple[PlaneFacts, list[str], tuple[int
         tuple(one.area for one in kept.values()),
         tuple(one.box for one in kept.values()),
         len(objects) - len(kept),
+        _some_pixels(plane, [one.box for one in kept.values()]),
     )
     said = [plane.prompts[label] for label in kept if label in plane.prompts]
     return facts, _looks_binary(plane, kept), (len(said), sum(1 for one in said if one.corrections))
+
+
+def _some_pixels(plane: LabelledPlane, boxes: Sequence[Box]) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for y0, x0, y1, x1 in boxes[:: -(-len(boxes) // _LOOKED_INTO) or 1]:
+        y, x = (y0 + y1) // 2, (x0 + x1) // 2
+        window = max(y0, y - _MIDDLE), max(x0, x - _MIDDLE), min(y1, y + _MIDDLE) + 1, min(x1, x + _MIDDLE) + 1
+        found.update(np.ascontiguousarray(plane.image.window(*window)).tobytes())
+    return found.hexdigest()
 
 
 def _looks_binary(plane: LabelledPlane, objects: dict[int, Any]) -> list[str]:

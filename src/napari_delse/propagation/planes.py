@@ -246,7 +246,8 @@ class _Keys:
         return {} if index is None else self._known(index)[1]
 
     def dtype(self, gap: Gap) -> np.dtype[Any]:
-        return np.result_type(*(self._known(key)[0] for key in (gap.before, gap.after) if key is not None))
+        both = np.result_type(*(self._known(key)[0] for key in (gap.before, gap.after) if key is not None))
+        return np.dtype(np.int64) if both.kind == "f" else both  # of signed and unsigned 64 bits; labels end sooner
 
     def plane(self, index: int) -> PropagatedPlane:
         labels = self.labels(index)

@@ -73,6 +73,11 @@ class TrainConfig:
             not_negative=("weight_decay", "save_minutes", "report_seconds", "seed"),
             shares=("warmup", "ema", "joint_from", "interactive_from", "interactive_share", "balance"),
         )
+        starts, sides = [start for start, _ in self.sizes], [side for _, side in self.sizes]
+        if starts != sorted(starts) or not all(0 <= start <= 1 for start in starts):
+            raise ValueError(f"sizes must begin at rising fractions of the run in [0, 1], got {self.sizes}")
+        if wrong_sides := [side for side in sides if side < 32 or side % 32]:
+            raise ValueError(f"sizes must be positive multiples of 32 (the encoder's stride), got {wrong_sides[0]}")
         if wrong := {name: value for name, value in self.set_weights.items() if value < 0}:
             raise ValueError(f"set_weights must not be negative, got {wrong}; 0 leaves a set out")
 

@@ -62,6 +62,7 @@ class BatchWidget(BatchPanel):
         super().__init__()
         self.viewer = napari_viewer
         self._closed = False
+        self._bound: list[str] = []  # keys
         self._connected = Followed()  # for as long as the widget lives
         self._timers = {name: QTimer(self, singleShot=True, interval=ms) for name, ms in _TIMERS.items()}
         self._timers["soon"].timeout.connect(self._refresh)
@@ -113,7 +114,9 @@ class BatchWidget(BatchPanel):
         for layer in layers:
             self._connected.follow(layer.events.name, self._offer)
         for key, step in _KEYS.items():
-            self.viewer.bind_key(key, lambda _, step=step: self.review.step(step), overwrite=True)
+            with suppress(ValueError):  # somebody else has it, and keeps it
+                self.viewer.bind_key(key, lambda _, step=step: self.review.step(step))
+                self._bound.append(key)
 
     def shut_down(self) -> None:
         """Stop what runs, write what came of it, and leave sessions to the next widget."""
@@ -125,7 +128,7 @@ class BatchWidget(BatchPanel):
         with suppress(Exception):  # the viewer may be half gone
             self.labels.drain()
         with suppress(Exception):
-            for key in _KEYS:
+            for key in self._bound:
                 self.viewer.bind_key(key, None)
         self.labels.close()
         self._journals.close()
