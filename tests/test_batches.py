@@ -16,7 +16,8 @@ from napari_delse.geometry import ExtremePoints, ObjectMask
 from napari_delse.stacks import batches, label_files
 from napari_delse.stacks.batch_files import inputs_of, jobs_of, mode_of
 from napari_delse.stacks.batches import How, Job, Outcome, Progress, Threads, run
-from napari_delse.stacks.planes import BLOCK, Table, blocks_of, label_planes
+from napari_delse.stacks.planes import BLOCK, Table, blocks_of, planes_of
+from napari_delse.stacks.threads import on_threads
 from napari_delse.stacks.work_folder import WorkFolder
 
 RNG = np.random.default_rng(0)
@@ -106,8 +107,19 @@ def test_finished_planes_are_not_asked_for_again():
     assert table.asked == 0
 
 
+def label_planes(predictor, image, source, threads):
+    """Planes as soon as their last block is predicted."""
+    earlier = []
+    blocks = blocks_of(source, image.plane_counts)
+    for block, pieces in on_threads(lambda block: block.predict(predictor, image), blocks, threads):
+        earlier += pieces[0][1]
+        if block.part == block.parts - 1:
+            yield from planes_of(block.planes, earlier, image.plane_shape)
+            earlier = []
+
+
 @pytest.mark.parametrize("threads", [1, 3])
-def test_label_planes_come_in_order_and_stop_when_closed(stack, threads, monkeypatch):
+def test_planes_of_blocks_come_in_order_and_stop_when_closed(stack, threads, monkeypatch):
     monkeypatch.setattr("napari_delse.stacks.planes.BLOCK", 5)
     with open_image(stack.job.image) as image, open_image(stack.job.prompts) as labels:
         source = batches.CoarseLabels(labels, image)

@@ -40,7 +40,7 @@ class EvolutionSettings(EvolutionConfig):
     Raises
     ------
     ValueError
-        If the evolution would diverge, or the threshold is not finite.
+        If one of them is out of its range. How far they go together without diverging tells `most`.
     """
 
     threshold: float = 0.0  # phi_T above this is inside, network pixels

@@ -106,12 +106,12 @@ def progress(steps: Iterable[T], total: int | None, describe: Callable[[T], tupl
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text: the first and the last to the left, numbers to the right."""
+    """Columns of text: the first to the left, of the others those of numbers to the right."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if _is_number_column(rows, i) else cell.ljust(width)
+            cell.rjust(width) if i and _is_number_column(rows, i) else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_delse._words import many
 from napari_delse.commands.common import Device, Json, channels_of, check_json, report
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def replay(
         ome = out.name.lower().endswith((".ome.tif", ".ome.tiff"))
         write_atomically(out, lambda aside: write_labels(aside, planes, array.dtype, like, ome=ome))
     objects = found.session.objects
-    lines = [f"{out}: {len(objects)} objects in labels of {array.shape} {array.dtype}"]
+    lines = [f"{out}: {many(len(objects), 'object')} in labels of {array.shape} {array.dtype}"]
     if found.torn:
         lines.append("the journal broke off in its last line, which was left out")
     left_out, told = ([], []) if prompts is None else _write_prompts(prompts, objects)
@@ -150,7 +151,7 @@ def _write_prompts(path: Path, objects: Mapping[int, LabelledObject]) -> tuple[l
     table, left_out = object_prompts(objects)
     write_prompts(path, table)
     unsaid = f", but not of {', '.join(map(str, left_out))}, in turned planes" if left_out else ""
-    lines = [f"{path}: prompts of {len(table)} objects{unsaid}"]
+    lines = [f"{path}: prompts of {many(len({one.label for one in table}), 'object')}{unsaid}"]
     if otherwise := evolved_otherwise(objects):
         settings = ", ".join(map(str, otherwise))
         lines.append(f"the table does not hold the evolution settings of {settings}; the journal does")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_delse._words import many
 from napari_delse.commands.common import (
     Axes,
     Channels,
@@ -222,7 +223,8 @@ def _one_file(job: Job, engine: Engine, how: How, about: dict[str, str], json_ou
             for row in rows
         ],
     }
-    what = f"{outcome.objects} objects in {outcome.planes} planes of {outcome.shape} {outcome.dtype}"
+    found = f"{many(outcome.objects, 'object')} in {many(outcome.planes, 'plane')}"
+    what = f"{found} of {outcome.shape} {outcome.dtype}"
     report(json_out, summary, [f"{job.out}: {what}, {outcome.seconds:.1f} s"])
 
 

@@ -162,8 +162,8 @@ class Plane:
         Returns
         -------
         float32 array, shape (C, h, w)
-            The whole crop, about ``crop.shape``, divided by an integer factor per axis if it is larger than
-            ``reduce * crop.size``. NaN and infinities take no part in averages, and where nothing else is they
+            The whole crop, about ``crop.shape``, divided per axis by the largest integer factor that leaves
+            ``reduce * crop.size`` of it. NaN and infinities take no part in averages, and where nothing else is they
             are replaced by the median.
         """
         fy, fx = (max(1, side // (reduce * crop.size)) for side in crop.shape)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from napari_delse._words import many
 from napari_delse.data.labelled_planes import Box, LabelledPlane
 from napari_delse.finetuning.labelled_sources import Source
 
@@ -283,7 +284,7 @@ def _completed(known: Survey, found: Sequence[PlaneFacts], hints: Sequence[str],
         few = "too few to tell a better model from a lucky one" if total < FEW else "few"
         remarks.append(f"{total} labelled objects are {few}; ten or more are better.")
     if specks:
-        remarks.append(f"{_count(specks, 'label')} of fewer than {MIN_AREA} pixels {_is(specks)} left out.")
+        remarks.append(f"{many(specks, 'label')} of fewer than {MIN_AREA} pixels {_is(specks)} left out.")
     if len({(plane.channels, plane.rgb) for plane in known.planes}) > 1:
         remarks.append("Some images have other channels than others.")
     return replace(known, split=split, remarks=tuple(remarks), complete=True)
@@ -321,15 +322,15 @@ def split_planes(planes: Sequence[PlaneFacts], validation: float) -> Split:
         units = [[k for i, p in enumerate(planes) if p.name == name for k in keys[i]] for name in names]
         training, held = _from_the_end(units, total, validation)
         count = len({planes[k.plane].name for k in held})
-        how = f"{_count(count, 'image')} with {_count(len(held), 'object')} {_is(count)} held out"
+        how = f"{many(count, 'image')} with {many(len(held), 'object')} {_is(count)} held out"
         if {planes[k.plane].name for k in training} & {planes[k.plane].name for k in held}:
-            how = f"{_count(len(held), 'object')} of {_count(count, 'image')} {_is(len(held))} held out"
+            how = f"{many(len(held), 'object')} of {many(count, 'image')} {_is(len(held))} held out"
         return Split(tuple(training), tuple(held), (), f"{how} ({_some(names[-count:])}).")
     if len(planes) > 1:
         training, held = _from_the_end([k for k in keys if k], total, validation)
         return _with_gap(planes, training, held)
     training, held = _from_the_end([[k] for k in keys[0]], total, validation)
-    how = f"The {_count(len(held), 'object')} farthest to the right {_is(len(held))} held out."
+    how = f"The {many(len(held), 'object')} farthest to the right {_is(len(held))} held out."
     return Split(tuple(training), tuple(held), (), how)
 
 
@@ -366,11 +367,11 @@ def _with_gap(planes: Sequence[PlaneFacts], training: list[ObjectKey], held: lis
     axes = [len(set(along)) > 1 for along in zip(*(plane.index for plane in planes), strict=True)]
     several = sum(axes) > 1  # then the numbers of the planes beside are no range
     planes_of = "Plane" if len(numbers) == 1 else "Planes"
-    how = f"{planes_of} {_range(numbers)} with {_count(len(held), 'object')} {_is(len(numbers))} held out"
+    how = f"{planes_of} {_range(numbers)} with {many(len(held), 'object')} {_is(len(numbers))} held out"
     if left:
         beside = sorted({planes[k.plane].number for k in left})
         which = f"{'planes' if len(beside) > 1 else 'plane'} {_range(beside)}"
-        how += f", and {_count(len(beside), 'plane') if several else which} beside {_them(numbers)} left out"
+        how += f", and {many(len(beside), 'plane') if several else which} beside {_them(numbers)} left out"
     elif gap < 0 and (away == 1).any():
         alike = f"planes beside {_them(numbers)} look" if several else f"plane before {_them(numbers)} looks"
         how += f"; the {alike} much alike, so the score may be a little too good"
@@ -383,15 +384,13 @@ def _with_gap(planes: Sequence[PlaneFacts], training: list[ObjectKey], held: lis
 def _found(known: Survey) -> Iterator[str]:
     planes = known.planes
     images = len({plane.name for plane in planes})
-    place = (
-        f"{_count(len(planes), 'plane')} of {_count(images, 'image')}" if len(planes) > 1 or images > 1 else "one plane"
-    )
-    yield f"{_count(known.objects, 'labelled object')} in {place}; {known.seen} looked at."
+    place = f"{many(len(planes), 'plane')} of {many(images, 'image')}" if len(planes) > 1 or images > 1 else "one plane"
+    yield f"{many(known.objects, 'labelled object')} in {place}; {known.seen} looked at."
     shapes = sorted({plane.shape for plane in planes})
     size = f"{shapes[0][0]} x {shapes[0][1]}"
     if len(shapes) > 1:
         size += f" to {shapes[-1][0]} x {shapes[-1][1]}"
-    colours = {("colours" if p.rgb else _count(p.channels, "channel")) for p in planes}
+    colours = {("colours" if p.rgb else many(p.channels, "channel")) for p in planes}
     yield f"Planes of {size} pixels, {' or '.join(sorted(colours))}."
     areas = np.concatenate([plane.areas for plane in planes])
     middle = float(np.median(areas))
@@ -405,10 +404,6 @@ def _found(known: Survey) -> Iterator[str]:
 
 def _pixels(value: float) -> str:
     return f"{round(float(value)):,}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _is(number: int) -> str:

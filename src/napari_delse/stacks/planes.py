@@ -19,7 +19,6 @@ from napari_delse.data.files import ImageFile
 from napari_delse.data.images import Plane
 from napari_delse.data.prompts import ObjectPrompt
 from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
-from napari_delse.stacks.threads import on_threads
 
 BLOCK = 32  # objects that are predicted together
 _FARTHEST = 64  # planes of one block
@@ -349,45 +348,6 @@ def _block(
     planes = tuple(unflat(plane, counts) for plane, _ in pending)
     items = tuple(item for _, some in pending for item in some)
     return Block(pending[0][0], pending[-1][0], part, parts, planes, items)
-
-
-def label_planes(
-    predictor: ManySegmenter,
-    image: ImageFile,
-    prompts: Prompts | Iterable[Item],
-    *,
-    overwrite: bool = False,
-    threads: int = 1,
-) -> Iterator[LabelPlane]:
-    """Label the planes of an image that have prompts, in their order.
-
-    Parameters
-    ----------
-    predictor : ManySegmenter
-        The model.
-    image : ImageFile
-        The image; only the crops around the objects are read.
-    prompts : Prompts, or iterable of (ObjectPrompt, channels)
-        Such as from `fit_prompts`.
-    overwrite : bool
-        Whether later objects paint over earlier ones; otherwise these are protected.
-    threads : int
-        Blocks that are predicted at the same time.
-
-    Yields
-    ------
-    LabelPlane
-        Close the generator to stop.
-    """
-    counts = image.plane_counts
-    source: Prompts = prompts if not isinstance(prompts, Iterable) else Table(prompts, counts)
-    earlier: list[FoundObject] = []
-    blocks = blocks_of(source, counts)
-    for block, pieces in on_threads(lambda block: block.predict(predictor, image), blocks, threads):
-        earlier += pieces[0][1]
-        if block.part == block.parts - 1:
-            yield from planes_of(block.planes, earlier, image.plane_shape, overwrite=overwrite)
-            earlier = []
 
 
 def planes_of(

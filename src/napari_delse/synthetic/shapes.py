@@ -218,11 +218,6 @@ def random_texture(rng: np.random.Generator, size: int, style: int | None = None
     return np.asarray((noise - noise.mean()) / (noise.std() + 1e-6), dtype=np.float32)
 
 
-def random_colour(rng: np.random.Generator) -> Field:
-    """Red, green and blue, neither black nor glaring."""
-    return rng.uniform(0.05, 0.95, 3).astype(np.float32)
-
-
 def uneven_background(rng: np.random.Generator, size: int, level: float) -> Field:
     """Uneven background with some debris."""
     image = level * (1 + rng.uniform(0, 0.15) * smooth(rng, size, size / 3))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_delse._words import many
 from napari_delse.annotation.actions import EXTREME_CLICKS
 
 _AREAS = 4  # so many areas of dropped parts are told one by one
@@ -51,8 +52,8 @@ def preview(area: int, confidence: float, words: Words) -> str:
         )
     sure = f", {confidence:.0%} sure" if confidence == confidence else ""
     return (
-        f"Preview of {_pixels(area)}{sure}. {_first(words.accept)} accepts it. To correct it, pull the outline, or "
-        f"click where it should pass. {_first(words.start_over)} starts over."
+        f"Preview of {many(area, 'pixel')}{sure}. {_first(words.accept)} accepts it. To correct it, pull the outline, "
+        f"or click where it should pass. {_first(words.start_over)} starts over."
     )
 
 
@@ -60,20 +61,15 @@ def tidied(label: int, filled: int, dropped: Sequence[int]) -> str:
     """What was done to an object on its way into the labels; empty if nothing was."""
     parts = []
     if filled:
-        parts.append(f"{_pixels(filled)} of holes filled")
+        parts.append(f"{many(filled, 'pixel')} of holes filled")
     if dropped:
         areas = ", ".join(f"{area:,}" for area in dropped[:_AREAS]) + (", ..." if len(dropped) > _AREAS else "")
-        many = "1 small part" if len(dropped) == 1 else f"{len(dropped):,} small parts"
-        parts.append(f"{many} left out ({areas} px)")
+        parts.append(f"{many(len(dropped), 'small part')} left out ({areas} px)")
     return f"Object {label}: {' and '.join(parts)}." if parts else ""
 
 
 def _first(words: str) -> str:
     return words[0].upper() + words[1:]
-
-
-def _pixels(area: int) -> str:
-    return "1 pixel" if area == 1 else f"{area:,} pixels"
 
 
 def labels_wanted(dtype: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Labels, Points
 
+from napari_delse._words import many
 from napari_delse.annotation.carrying import PlaneLine, Traces
 from napari_delse.data.images import Plane
 from napari_delse.data.prompts import check_values
@@ -248,7 +249,7 @@ def carry_plan(
                 yield plane
 
     on = f"plane {keys[0]}" if len(keys) == 1 else f"{len(keys)} planes"
-    sentence = f"{_many(len(labels), 'object')} on {on} will be carried to {_many(len(planes), 'plane')}"
+    sentence = f"{many(len(labels), 'object')} on {on} will be carried to {many(len(planes), 'plane')}"
     # What runs wrote gives way; for planes made anew that goes without saying.
     there = [place for place in planes if carried is not None and known.get(place) and place not in carried]
     kept = f"; labels on {len(there)} of these are {'kept' if wish.protect else 'painted over'}" if there else ""
@@ -360,8 +361,8 @@ def _refine(wish: Wish, source: ImageSource, line: PlaneLine, known: Known) -> P
         return _segmented(source, line, prompted(), wish.config, predictor)
 
     count = sum(len(known.get(place, ())) for place in planes)
-    what = "The objects" if len(known) < line.count else _many(count, "object")
-    sentence = f"{what} of '{coarse.name}' on {_many(len(planes), 'plane')} will be refined"
+    what = "The objects" if len(known) < line.count else many(count, "object")
+    sentence = f"{what} of '{coarse.name}' on {many(len(planes), 'plane')} will be refined"
     into = "a new layer" if wish.labels is None else f"'{wish.labels.name}'"
     sentence = f"{sentence} into {into}{_at(source, line)}."
     return Plan(wish, line, planes, (), max(1, count // len(planes)), sentence, produce)
@@ -389,7 +390,7 @@ def _from_points(wish: Wish, source: ImageSource, line: PlaneLine) -> Plan:
     planes = tuple(sorted(groups))
     into = "a new layer" if wish.labels is None else f"'{wish.labels.name}'"
     on = f"plane {planes[0]}" if len(planes) == 1 else f"{len(planes)} planes"
-    sentence = f"{_many(count, 'object')} of four points each will be outlined on {on}, in {into}{_at(source, line)}."
+    sentence = f"{many(count, 'object')} of four points each will be outlined on {on}, in {into}{_at(source, line)}."
     return Plan(wish, line, planes, (), max(1, count // len(planes)), sentence, produce, new=count)
 
 
@@ -408,7 +409,7 @@ def clicked(points: Points, source: ImageSource, line: PlaneLine) -> dict[int, l
     rows = np.asarray(points.data)
     if over := len(rows) % _CLICKS:
         raise ValueError(
-            f"'{points.name}' has {_many(len(rows), 'point')}, and every four are one object; add {_CLICKS - over} or "
+            f"'{points.name}' has {many(len(rows), 'point')}, and every four are one object; add {_CLICKS - over} or "
             f"remove {over}"
         )
     layer, found = source.layer, dict[int, list[ExtremePoints]]()
@@ -460,7 +461,3 @@ def _at(source: ImageSource, line: PlaneLine) -> str:
         f"{named[axis]} {at}" for axis, at in zip(others, line.at, strict=True) if axis != line.along and axis in named
     ]
     return f", at {' and '.join(told)}" if told else ""
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
