@@ -59,9 +59,8 @@ def simulated_prompt(
     box : bool
         The corners of the box instead of the extreme points.
     """
-    prompt = ExtremePoints.from_mask(truth.mask)
-    points = np.asarray(prompt.points) + truth.origin
-    return jittered(ExtremePoints.from_box(points) if box else ExtremePoints.from_clicks(points), jitter, rng)
+    prompt = ExtremePoints.from_mask(truth.mask, truth.origin)
+    return jittered(ExtremePoints.from_box(prompt.points) if box else prompt, jitter, rng)
 
 
 def inner_boundary(mask: npt.ArrayLike) -> BoolArray:

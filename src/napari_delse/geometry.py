@@ -79,8 +79,15 @@ class ExtremePoints:
         return cls(((y0, x0), (y1, x1)), kind="box")
 
     @classmethod
-    def from_mask(cls, mask: npt.ArrayLike) -> ExtremePoints:
+    def from_mask(cls, mask: npt.ArrayLike, origin: Sequence[float] = (0, 0)) -> ExtremePoints:
         """The four extreme pixels of a mask; of several equals the one in the middle.
+
+        Parameters
+        ----------
+        mask : bool array-like, shape (h, w)
+            Pixels of the object.
+        origin : (y, x)
+            Position of ``mask[0, 0]`` in the plane.
 
         Raises
         ------
@@ -99,7 +106,7 @@ class ExtremePoints:
         if len(set(points)) < 2:  # a single pixel: its box has no extent, so give it one
             (y, x) = points[0]
             points = [(y - 0.5, x), (y, x - 0.5), (y + 0.5, x), (y, x + 0.5)]
-        return cls(tuple((float(y), float(x)) for y, x in points))
+        return cls(tuple((float(y + origin[0]), float(x + origin[1])) for y, x in points))
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -257,7 +264,7 @@ class ObjectMask:
         inside = array[top : max(top, bottom), left : max(left, right)]
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         if len(rows) == 0:
-            return cls(np.zeros((0, 0), dtype=bool), (0, 0))
+            return cls.empty()
         r0, r1, c0, c1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
         tight = inside[r0:r1, c0:c1].copy()  # a view would keep the whole crop alive
         return cls(tight, (crop.y0 + top + r0, crop.x0 + left + c0))
@@ -268,6 +275,11 @@ class ObjectMask:
         array = np.asarray(mask, dtype=bool)
         height, width = array.shape
         return cls.from_crop(array, Crop(0, 0, height, width, 1), (height, width))
+
+    @classmethod
+    def empty(cls) -> ObjectMask:
+        """No pixels at all."""
+        return cls(np.zeros((0, 0), dtype=bool), (0, 0))
 
     @property
     def area(self) -> int:

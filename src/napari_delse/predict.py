@@ -449,11 +449,11 @@ def mask_from_phi(phi: Float32Array, crop: Crop, plane_shape: tuple[int, int], t
         size = phi.shape[axis]
         found = np.flatnonzero(inside.any(axis=1 - axis))
         if len(found) == 0:
-            return ObjectMask(np.zeros((0, 0), dtype=bool), (0, 0))
+            return ObjectMask.empty()
         low = max(math.floor(found[0] * length / size) - math.ceil(length / size), 0, -start)
         high = min(math.ceil((found[-1] + 1) * length / size) + math.ceil(length / size), length, limit - start)
         if high <= low:
-            return ObjectMask(np.zeros((0, 0), dtype=bool), (0, 0))
+            return ObjectMask.empty()
         where = ((np.arange(low, high) + 0.5) * (size / length) - 0.5).clip(0, size - 1)
         below = np.minimum(where.astype(int), size - 2)
         spans.append((start + low, start + high))

@@ -99,9 +99,7 @@ class Draft:
     @classmethod
     def around(cls, plane: PlaneKey, mask: ObjectMask) -> Draft:
         """The extreme points of a mask that nobody clicked."""
-        top, left = mask.origin
-        points = ExtremePoints.from_mask(mask.mask).points
-        return cls(plane, tuple((y + top, x + left) for y, x in points))
+        return cls(plane, ExtremePoints.from_mask(mask.mask, mask.origin).points)
 
 
 @dataclass(frozen=True)

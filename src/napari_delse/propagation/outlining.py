@@ -73,8 +73,8 @@ def outline(
 
 def prompt_of(mask: ObjectMask, *, box: bool) -> ExtremePoints:
     """The box or the extreme points of a mask in its plane."""
-    points = np.asarray(ExtremePoints.from_mask(mask.mask).points) + mask.origin
-    return ExtremePoints.from_box(points) if box else ExtremePoints.from_clicks(points)
+    prompt = ExtremePoints.from_mask(mask.mask, mask.origin)
+    return ExtremePoints.from_box(prompt.points) if box else prompt
 
 
 def _fused(prediction: Outlined, job: Job, shape: tuple[int, int]) -> ObjectMask:

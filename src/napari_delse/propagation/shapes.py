@@ -21,7 +21,7 @@ Float32Array = npt.NDArray[np.float32]
 _GRID = CropConfig(size=128, margin=0.05, min_margin=2.0, squareness=0.0)
 _TEMPLATE = 48  # pixels of the longer side of what is searched; larger objects are averaged down to it
 _SURROUNDINGS = 0.3  # of the object's size, looked at beside the object itself
-EMPTY = ObjectMask(np.zeros((0, 0), dtype=bool), (0, 0))
+EMPTY = ObjectMask.empty()
 
 
 def signed_distance(mask: ObjectMask, crop: Crop) -> Float32Array:

@@ -179,7 +179,5 @@ def _prompt(sides: Sequence[tuple[int, IntArray]]) -> ExtremePoints:
         middle = int(np.sort(across)[len(across) // 2])
         points.append((float(end), float(middle)) if axis == 0 else (float(middle), float(end)))
     if len(set(points)) < 2:  # a single pixel has no extent
-        mask = np.ones((1, 1), bool)
-        shift = points[0]
-        points = [(y + shift[0], x + shift[1]) for y, x in ExtremePoints.from_mask(mask).points]
+        return ExtremePoints.from_mask(np.ones((1, 1), bool), points[0])
     return ExtremePoints(tuple(points))

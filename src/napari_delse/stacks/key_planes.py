@@ -15,14 +15,11 @@ import numpy.typing as npt
 
 from napari_delse.data.files import ImageFile, open_image
 from napari_delse.data.images import Plane
-from napari_delse.geometry import ObjectMask
 from napari_delse.propagation.planes import propagate
+from napari_delse.propagation.shapes import EMPTY
 from napari_delse.stacks.coarse import match_planes, tiles
 from napari_delse.stacks.planes import BlockKey, FoundObject, Index, Pieces, flat, unflat
 from napari_delse.stacks.work_folder import decode
-
-_NOTHING = ObjectMask(np.zeros((0, 0), bool), (0, 0))
-
 
 _LEG = 8  # planes beyond the outermost key planes that are one task
 
@@ -85,7 +82,7 @@ class CarryTask:
                 index = self.index(plane.index)
                 # Those that ended here have no pixels, but a reason.
                 found = [
-                    FoundObject(one.label, index, plane.masks.get(one.label, _NOTHING), one.confidence, 0.0, one.review)
+                    FoundObject(one.label, index, plane.masks.get(one.label, EMPTY), one.confidence, 0.0, one.review)
                     for one in plane.objects
                     if one.label in plane.masks or one.review
                 ]

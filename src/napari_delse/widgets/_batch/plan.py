@@ -355,7 +355,7 @@ def _refine(wish: Wish, source: ImageSource, line: PlaneLine, known: Known) -> P
             labels = read_plane(data, line, place)
             check_values((int(labels.min()), int(labels.max())), f"plane {place} of '{name}'")
             masks = objects_of(labels)
-            yield place, [(label, _around(mask.mask, mask.origin)) for label, mask in masks.items()]
+            yield place, [(label, ExtremePoints.from_mask(one.mask, one.origin)) for label, one in masks.items()]
 
     def produce(predictor: Any, _: int) -> Iterator[PropagatedPlane]:
         return _segmented(source, line, prompted(), wish.config, predictor)
@@ -440,10 +440,6 @@ def _segmented(
     from napari_delse.stacks.planewise import segment_planes
 
     return segment_planes(predictor, PlanesOf(source, line), prompted, config)
-
-
-def _around(mask: npt.NDArray[np.bool_], origin: tuple[int, int]) -> ExtremePoints:
-    return ExtremePoints.from_clicks(np.add(ExtremePoints.from_mask(mask).points, origin).tolist())
 
 
 def read_plane(data: Any, line: PlaneLine, place: int) -> npt.NDArray[Any]:
