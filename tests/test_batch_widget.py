@@ -812,6 +812,17 @@ def test_a_run_that_was_cut_off_is_offered_and_restored(viewer, open_widget, qtb
     assert not labels.data[1:8].any()
 
 
+def test_keys_that_somebody_else_has_stay_theirs(viewer, open_widget):
+    def mine(viewer):
+        """Somebody's."""
+
+    viewer.bind_key("Shift+J", mine)
+    widget = open_widget()
+    assert {str(key) for key in viewer.keymap} >= {"Shift+J", "Shift+K"}
+    widget.shut_down()
+    assert list(viewer.keymap.values()) == [mine]
+
+
 def test_a_widget_that_is_opened_again_knows_what_was_carried(real_viewer, open_widget, qtbot, truth):
     labels = begin(real_viewer, truth)
     widget = open_widget()
