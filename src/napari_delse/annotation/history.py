@@ -206,8 +206,8 @@ class History:
     def _do(self, action: Action, *, write: bool = True) -> None:
         if self.recorder is not None:
             self._record("do", action=action_to_json(action))
-        self._forget_undone(action)
         self._apply(action, write=write)
+        self._forget_undone(action)
 
     def _forget_undone(self, action: Action) -> None:
         """What was undone is not done again after another action, but for a run that has nothing to do with it."""
@@ -303,8 +303,8 @@ class History:
             action = action_from_json(entry["action"])
             for edit in action.pixels:
                 _ = edit.labels  # found out here, where a worker waits, and not when an object is deleted
-            self._forget_undone(action)
             self._apply(action, write=write)
+            self._forget_undone(action)
         elif step in ("undo", "redo"):
             left = self._done if step == "undo" else self._undone
             if not left or left[-1].kind != entry["kind"]:

@@ -80,7 +80,7 @@ class LayerLabels:
                 self._write_past_undo(plane, plane.key(rows, columns), where, np.asarray(values))
             return
         with self._told(), self.layer.block_history(), _writable(self.layer):
-            for number, value in enumerate(different.tolist(), 1):
+            for number, value in enumerate(map(int, different), 1):
                 chosen = where
                 if different.size > 1:
                     chosen = where.copy()

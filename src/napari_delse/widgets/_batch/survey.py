@@ -74,7 +74,8 @@ class Survey:
         if layer is None or line is None or self._is_busy:
             return
         first = [place for place in self._first if 0 <= place < line.count]
-        missing = [place for place in (*first, *range(line.count)) if place not in {**self.known, **self.unread}]
+        seen = self.known.keys() | self.unread.keys()
+        missing = [place for place in (*first, *range(line.count)) if place not in seen]
         if missing:
             self._is_busy = True
             job = partial(_looked, layer.data, line, missing, lambda: self._runner.is_closed)
