@@ -17,7 +17,18 @@ PACKAGE = Path(napari_delse.__file__).parent
 
 # Each room holds packages and modules; they may import from the rooms above it and from their own.
 ROOMS = (
-    {"_filelock", "_giving_up", "_words", "evolution", "geometry", "levelset", "metrics", "settings", "synthetic"},
+    {
+        "_filelock",
+        "_giving_up",
+        "_words",
+        "_writing",
+        "evolution",
+        "geometry",
+        "levelset",
+        "metrics",
+        "settings",
+        "synthetic",
+    },
     {"annotator", "data", "losses", "model"},
     {"checkpoint"},
     {"confidence", "predict", "train"},

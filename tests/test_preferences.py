@@ -1,11 +1,19 @@
 """What is remembered from one time to the next."""
 
 import json
+import threading
 
 import pytest
 
+from napari_delse.annotation import preferences
 from napari_delse.annotation.policy import LabelPolicy
-from napari_delse.annotation.preferences import Preferences, preferences_file, read_preferences, write_preferences
+from napari_delse.annotation.preferences import (
+    Preferences,
+    change_preferences,
+    preferences_file,
+    read_preferences,
+    write_preferences,
+)
 
 
 def test_what_was_saved_is_read_again(own_home):
@@ -50,3 +58,26 @@ def test_missing_parts_are_the_defaults(own_home):
     own_home.mkdir()
     preferences_file().write_text(json.dumps({"policy": {"fill_holes": True}}))
     assert read_preferences() == Preferences(policy=LabelPolicy(fill_holes=True))
+
+
+def test_a_change_replaces_what_cannot_be_read(own_home):
+    own_home.mkdir()
+    preferences_file().write_text('{"policy": {"colour": "red"}, "model": "mine"}')
+    change_preferences(keys={"accept": "Q"})
+    assert read_preferences() == Preferences(keys={"accept": "Q"})
+
+
+def test_of_two_changes_at_once_none_is_lost(own_home, monkeypatch):
+    second = threading.Thread(target=lambda: change_preferences(keys={"accept": "Q"}))
+    real = preferences.write_preferences
+
+    def write(wanted):
+        if not second.ident:
+            second.start()  # after the first change read the file
+            second.join(0.2)
+        real(wanted)
+
+    monkeypatch.setattr(preferences, "write_preferences", write)
+    change_preferences(model="mine")
+    second.join()
+    assert read_preferences() == Preferences(keys={"accept": "Q"}, model="mine")

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from napari_delse._writing import write_atomically as write_atomically
 from napari_delse.model import Delse, ModelConfig, config_from_dict
 
 MODEL_FILES = ("config.json", "model.safetensors", "card.json")  # of which the last may be missing
@@ -148,17 +149,6 @@ def model_fingerprint(model: str | Path) -> str:
             content = (folder / name).read_bytes()
             digest.update(f"{name} {len(content)} ".encode() + content)
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(temporary path)``, then move the result into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from napari_delse._writing import write_atomically
 from napari_delse.annotation.policy import LabelPolicy
+
+_CHANGING = threading.Lock()  # else of two changes at once one would be lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +85,22 @@ def write_preferences(preferences: Preferences, path: Path | None = None) -> Non
         If the file cannot be written.
     """
     path = preferences_file() if path is None else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     content = {"policy": asdict(preferences.policy), "keys": dict(preferences.keys), "model": preferences.model}
-    try:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def change_preferences(**changes: Any) -> None:
+    """Save changes and keep the rest, which others may have written meanwhile; what cannot be read is replaced.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    with _CHANGING:
+        try:
+            kept = read_preferences()
+        except ValueError:
+            kept = Preferences()
+        write_preferences(replace(kept, **changes))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from napari_delse._writing import aside
 from napari_delse.geometry import Correction, ExtremePoints, Point
 
 KINDS = ("extreme", "box", "drag")
@@ -247,16 +247,11 @@ def write_prompts(path: Path | str, objects: Iterable[ObjectPrompt]) -> None:
     if repeated := [key for key, times in Counter(keys).items() if times > 1]:
         raise ValueError(f"label {repeated[0][0]} stands twice in plane {repeated[0][1]}; give one another label")
     axes = range(lengths.pop() + 2)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["label", "kind", *(f"axis-{i}" for i in axes), *(f"to-{i}" for i in axes)])
-            for one in listed:
-                writer.writerows(_rows(one))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(path) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "kind", *(f"axis-{i}" for i in axes), *(f"to-{i}" for i in axes)])
+        for one in listed:
+            writer.writerows(_rows(one))
 
 
 def _rows(one: ObjectPrompt) -> Iterator[list[str | int]]:

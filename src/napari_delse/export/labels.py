@@ -6,10 +6,7 @@ under a hidden name and takes its place when it is complete.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
@@ -19,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_delse._writing import aside
 from napari_delse.export import images, objects
 from napari_delse.export.source import Contours, IntArray, LabelImage, check_contours, labels_in
 
@@ -135,7 +133,7 @@ def export_labels(
     kept = _dtype(dtype, content.largest, kind)
     if single := kind == "imagej" and out.suffix.lower() == ".roi":
         _check_single(content.objects)
-    with _aside(out) as path:
+    with aside(out) as path:
         if kind in ("tiff", "ome-tiff"):
             images.write_tiff(path, image, kept, content.largest, ome=kind == "ome-tiff", software=software)
         elif kind.startswith("ome-zarr"):
@@ -228,27 +226,3 @@ def _dtype(wanted: npt.DTypeLike | None, largest: int, kind: str) -> np.dtype[An
 def _check_single(count: int) -> None:
     if count != 1:
         raise ValueError(f"a .roi file holds one object, got {count}; end the name with .zip")
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """A path beside ``out`` whose file or folder takes its place if nothing fails, and is removed otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    try:
-        yield new
-        if out.is_dir():  # folders cannot be replaced in one step
-            out.rename(old)
-            try:
-                new.rename(out)
-            except BaseException:
-                old.rename(out)
-                raise
-            shutil.rmtree(old)
-        else:
-            new.replace(out)
-    finally:
-        if new.is_dir():
-            shutil.rmtree(new)
-        else:
-            new.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 
-from napari_delse.annotation.preferences import read_preferences, write_preferences
+from napari_delse.annotation.preferences import change_preferences, read_preferences
 from napari_delse.checkpoint import (
     MODEL_FILES,
     available_models,
@@ -173,7 +173,7 @@ def choose_model(name: str) -> None:
         If there is no such model.
     """
     model_info(name)
-    write_preferences(replace(read_preferences(), model=name))
+    change_preferences(model=name)
 
 
 # ---------------------------------------------------------------- changing

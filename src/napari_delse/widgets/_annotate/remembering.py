@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from napari_delse.annotation.preferences import Preferences, read_preferences, write_preferences
+from napari_delse.annotation.preferences import Preferences, change_preferences, read_preferences
 from napari_delse.widgets._guide import sentence
 from napari_delse.widgets._run import Runner
 
@@ -47,7 +47,7 @@ class Remembered:
         if new != self.preferences:
             self.preferences = new
             self._unsaved |= changes
-            self._runner.submit(partial(_save, changes), partial(self._saved, changes), self._failed)
+            self._runner.submit(partial(change_preferences, **changes), partial(self._saved, changes), self._failed)
 
     def _saved(self, changes: dict[str, Any], _: None) -> None:
         self._unsaved = {k: v for k, v in self._unsaved.items() if k not in changes or changes[k] != v}
@@ -63,13 +63,4 @@ class Remembered:
         self._runner.close()
         if self._unsaved:
             with suppress(OSError):
-                _save(self._unsaved)
-
-
-def _save(changes: dict[str, Any]) -> None:
-    """Save changes and keep the rest of the file, where another widget may have written meanwhile."""
-    try:
-        kept = read_preferences()
-    except ValueError:
-        kept = Preferences()
-    write_preferences(replace(kept, **changes))
+                change_preferences(**self._unsaved)
