@@ -1,5 +1,6 @@
 """The fine-tuning widget: what it finds and refuses, a training from its beginning to its end, and the models."""
 
+import errno
 import shutil
 import threading
 import time
@@ -123,6 +124,13 @@ def until_ready(qtbot, widget):
 def show(viewer, image, labels):
     viewer.add_image(image, name="disks")
     return viewer.add_labels(labels, name="truth")
+
+
+def learn_from(widget, labels):
+    """Choose a labels layer, instead of the one that is annotated."""
+    box = widget.source.labels_box
+    box.setCurrentIndex(box.findData(labels))
+    box.activated.emit(box.currentIndex())
 
 
 def train_until(qtbot, widget, *states):
@@ -406,7 +414,7 @@ def test_a_better_model_is_named_listed_and_taken(viewer, open_widget, qtbot, di
     assert outcome.improved
     assert "'my-disks-2' is better than 'tiny'" in widget.guide.text()
     assert "95 % interval" in widget.verdict.text()
-    assert say.TAKEN in widget.verdict.text()
+    qtbot.waitUntil(lambda: say.TAKEN in widget.verdict.text())
     assert widget.pairs.pairs == list(zip(outcome.before.iou, outcome.after.iou, strict=True))
     qtbot.waitUntil(lambda: len(widget.strip.pictures) > 0 and len(widget.loss_plot.lines) > 0)
     scores = {line.name: line.points for line in widget.score_plot.lines}
@@ -417,6 +425,84 @@ def test_a_better_model_is_named_listed_and_taken(viewer, open_widget, qtbot, di
     qtbot.waitUntil(lambda: current_model() == "tiny")
     widget.new_button.click()
     until_ready(qtbot, widget)
+
+
+def in_a_window(qtbot, viewer, open_widget, load=lambda model, device: Anything(), **settings):
+    """Both widgets in one window, as napari has them."""
+    window = QWidget()
+    qtbot.addWidget(window)
+    annotate = AnnotateWidget(viewer, load=load, names=lambda: list(available_models()))
+    annotate.setParent(window)
+    widget = open_widget(on=viewer, **settings)
+    widget.setParent(window)
+    return window, annotate, widget  # Qt deletes a window that nobody holds
+
+
+def test_the_way_back_leads_to_the_model_that_was_in_use_and_not_to_the_parent(
+    viewer, open_widget, qtbot, disks, parent
+):
+    choose_model("default")
+    _window, annotate, widget = in_a_window(qtbot, viewer, open_widget, **LEARNS)
+    learn_from(widget, show(viewer, *disks()))
+    box = widget.form.parent_box
+    box.setCurrentIndex(box.findData("tiny"))
+    train_until(qtbot, widget, "done")
+    assert widget.run.last.outcome.parent == "tiny"
+    qtbot.waitUntil(lambda: annotate.model == widget.run.last.outcome.model)
+    qtbot.waitUntil(lambda: widget.back_button.text() == "Back to 'default'")
+    annotate.shut_down()
+
+
+@pytest.mark.parametrize("content", ['{"policy": {"colour": "red"}, "model": "tiny"}', "{"])
+def test_settings_that_cannot_be_read_are_replaced_when_a_model_is_taken(own_home, open_widget, qtbot, parent, content):
+    widget = open_widget()
+    (own_home / "preferences.json").write_text(content)
+    widget.use_model("tiny")
+    qtbot.waitUntil(lambda: current_model() == "tiny")
+
+
+def no_settings(*_, **__):
+    raise OSError(errno.EROFS, "Read-only file system", "preferences.json")
+
+
+def test_a_model_is_taken_for_now_where_its_choice_cannot_be_saved(
+    viewer, open_widget, qtbot, disks, parent, monkeypatch
+):
+    monkeypatch.setattr("napari_delse.annotation.preferences.write_preferences", no_settings)
+    _window, annotate, widget = in_a_window(qtbot, viewer, open_widget, **LEARNS)
+    learn_from(widget, show(viewer, *disks()))
+    train_until(qtbot, widget, "done")
+    qtbot.waitUntil(lambda: annotate.model == "disks")
+    until_told(qtbot, widget, "'disks' outlines objects until napari is closed, but the choice cannot be saved")
+    qtbot.waitUntil(lambda: "disks" in [one.name for one in widget.models.models])
+    qtbot.waitUntil(lambda: "cannot be saved" in widget.models.about.text())
+    assert current_model() == "tiny"
+    annotate.shut_down()
+
+
+def test_where_nobody_outlines_a_choice_that_cannot_be_saved_is_none(open_widget, qtbot, parent, monkeypatch):
+    monkeypatch.setattr("napari_delse.annotation.preferences.write_preferences", no_settings)
+    widget = open_widget()
+    widget.use_model("default", is_new=True)
+    until_told(qtbot, widget, "Read-only file system")
+    qtbot.waitUntil(lambda: "Read-only file system" in widget.models.about.text())
+    assert widget._unused == ""
+
+
+def test_the_models_are_listed_anew_also_after_what_failed(open_widget, qtbot, parent, monkeypatch):
+    widget = open_widget()
+
+    def half_done(old, new):
+        shutil.copytree(user_models() / old, user_models() / new)
+        raise OSError("half done")
+
+    monkeypatch.setattr("napari_delse.finetuning.model_store.rename_model", half_done)
+    widget.models.select("tiny")
+    widget.models.rename_button.click()
+    widget.models.name_edit.setText("nuclei")
+    widget.models.yes_button.click()
+    qtbot.waitUntil(lambda: "Half done" in widget.models.about.text())
+    assert "nuclei" in [one.name for one in widget.models.models]
 
 
 def test_a_model_that_is_not_better_never_becomes_current(viewer, open_widget, qtbot, disks, parent):
@@ -570,12 +656,7 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
         loaded.append(model)
         return Anything()
 
-    window = QWidget()
-    qtbot.addWidget(window)
-    annotate = AnnotateWidget(viewer, load=load, names=lambda: list(available_models()))
-    annotate.setParent(window)
-    widget = open_widget(on=viewer)
-    widget.setParent(window)
+    _window, annotate, widget = in_a_window(qtbot, viewer, open_widget, load)
     assert annotate.model == "tiny"  # the current one
     labels = show(viewer, *disks())
     qtbot.waitUntil(lambda: annotate.is_ready)

@@ -91,6 +91,25 @@ def test_the_current_model_is_remembered_beside_other_preferences_and_follows_a_
     assert current_model() == "default"
 
 
+def test_a_model_in_use_keeps_its_name_where_the_settings_cannot_be_written(mine, monkeypatch):
+    choose_model(mine)
+
+    def read_only(*_):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr("napari_delse.annotation.preferences.write_preferences", read_only)
+    with pytest.raises(OSError, match=r"'mine' keeps its name, as it is in use and the settings, .*use another model"):
+        rename_model("mine", "cells")
+    assert set(available_models()) == {"default", "mine"}
+
+
+def test_settings_that_cannot_be_read_are_replaced(mine, own_home):
+    own_home.mkdir(exist_ok=True)
+    (own_home / "preferences.json").write_text("{")
+    choose_model(mine)
+    assert current_model() == mine
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -237,6 +237,8 @@ def rename_model(name: str, new: str) -> Path:
     ------
     ValueError
         If there is no such model, it came with the package, or the new name is taken or cannot be one.
+    OSError
+        If nothing can be written there; then it keeps its name.
     """
     old = _own(name)
     check_name(new)
@@ -246,7 +248,14 @@ def rename_model(name: str, new: str) -> Path:
     was_current = current_model() == name
     old.path.rename(target)
     if was_current:
-        choose_model(new)
+        try:
+            choose_model(new)
+        except OSError as error:
+            target.rename(old.path)
+            raise OSError(
+                f"'{name}' keeps its name, as it is in use and the settings, which name it, cannot be written "
+                f"({error}); use another model first"
+            ) from error
     return target
 
 

@@ -131,16 +131,35 @@ class FineTuneWidget(TrainingPanel):
         found = main_window(self).findChildren(AnnotateWidget)
         return found[-1] if found else None
 
-    def use_model(self, name: str) -> None:
-        """Outline objects with this model from now on, also in the annotate widget."""
+    def use_model(self, name: str, *, is_new: bool = False) -> None:
+        """Outline objects with this model from now on, also in the annotate widget.
 
-        def chosen(_: None) -> None:
+        Parameters
+        ----------
+        name : str
+            One that is there.
+        is_new : bool
+            Whether nobody asked for it, so that the way back to the present one is offered.
+        """
+
+        def chosen(former: str, told: str = "") -> None:
             if (annotate := self.annotate) is not None:
+                former = annotate.model
                 annotate.use_model(name)
-            self.models.look(lambda: self.models.say(f"'{name}' outlines objects from now on."))
+            if is_new:
+                self._unused = former if former != name else ""
+            self.models.look(lambda: self.models.say(told or f"'{name}' outlines objects from now on."))
             self._later()
 
-        self.runner.submit(partial(_choose, name), chosen, self.notices.say)
+        def not_saved(error: Exception) -> None:
+            if isinstance(error, OSError) and self.annotate is not None:
+                error = OSError(say.unsaved(name, error))
+                chosen("", str(error))
+            else:
+                self.models.look(lambda: self.models.say(error))
+            self.notices.say(error)
+
+        self.runner.submit(partial(_choose, name), chosen, not_saved)
 
     def _on_replaced(self, old: str, new: str) -> None:
         if (annotate := self.annotate) is not None:
@@ -284,8 +303,7 @@ class FineTuneWidget(TrainingPanel):
         self.pictures.look(progress.folder)
         outcome = progress.outcome
         if outcome is not None and outcome.improved:
-            self._unused = outcome.parent
-            self.use_model(outcome.model)
+            self.use_model(outcome.model, is_new=True)
 
     def _show_pictures(self, drawn: Drawn) -> None:
         job = self.run.job
@@ -375,10 +393,13 @@ def _settings() -> tuple[type, Any]:
     return FineTuneConfig, PRESETS
 
 
-def _choose(name: str) -> None:
-    from napari_delse.finetuning.model_store import choose_model
+def _choose(name: str) -> str:
+    """Work with a model from now on; the one before."""
+    from napari_delse.finetuning.model_store import choose_model, current_model
 
+    former = current_model()
     choose_model(name)
+    return former
 
 
 def _check_name(name: str) -> None:

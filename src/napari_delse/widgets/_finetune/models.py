@@ -207,7 +207,10 @@ class ModelsTab(QWidget):
         self.box.hide()
         if doing:
             self.about.setText(doing)
-        self.runner.submit(job, lambda answer: self.look(lambda: then(answer)), self.say)
+        # Also what failed may have changed something.
+        self.runner.submit(
+            job, lambda answer: self.look(lambda: then(answer)), lambda error: self.look(lambda: self.say(error))
+        )
 
     def _use(self) -> None:
         if (info := self._info()) is not None and self.use_button.isEnabled():

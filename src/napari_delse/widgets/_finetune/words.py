@@ -79,6 +79,14 @@ def running(state: str, read: tuple[int, int], last: JobProgress | None) -> str:
     return ""
 
 
+def unsaved(name: str, error: OSError) -> str:
+    """What holds of a model that was chosen where no settings can be written."""
+    return (
+        f"'{name}' outlines objects until napari is closed, but the choice cannot be saved ({error}); see to it that "
+        "the file can be written, and choose it again"
+    )
+
+
 def numbers(last: JobProgress) -> str:
     """Scores in one line or two."""
     count = len(last.before.iou)
