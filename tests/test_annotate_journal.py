@@ -553,6 +553,21 @@ def test_a_damaged_journal_is_told(open_widget, qtbot):
     assert second.accepted == 1
 
 
+def test_unfinished_work_that_cannot_be_read_is_told_until_other_work_begins(open_widget, qtbot):
+    first = open_widget()
+    annotate(qtbot, first, (10, 10), (30, 30))
+    path = crash(qtbot, first)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b"xxx\n", *lines[2:]]))
+    second = open_widget()
+    qtbot.waitUntil(lambda: "Unfinished work cannot be offered" in second.notice.text())
+    assert f"{path.name}, line 2: the line was changed" in second.notice.text()
+    assert "cut the file before it" in second.notice.text()
+    annotate(qtbot, second, (30, 30))
+    written(qtbot, second)
+    qtbot.waitUntil(lambda: "Unfinished" not in second.notice.text())
+
+
 KILLED = """
     import os, sys, signal
     sys.path.insert(0, sys.argv[1])

@@ -1,5 +1,6 @@
 """Journals: written before anything happens, whole after any crash, and good for making the labels anew."""
 
+import errno
 import json
 import os
 import random
@@ -378,7 +379,37 @@ def test_unreadable_files_beside_journals_are_passed_over(image, home):
     worked(image).recorder.abandon()
     (home / "journals" / f"foreign{journals.SUFFIX}").write_bytes(b"nothing of ours")
     (home / "journals" / f"empty{journals.SUFFIX}").touch()
-    assert len(unfinished(image)) == 1
+    unreadable = []
+    assert len(unfinished(image, (), unreadable)) == 1
+    assert unreadable == []  # nothing was lost in these
+
+
+def test_why_unfinished_work_cannot_be_read_is_said_unless_it_was_closed(image):
+    kept, closed = worked(image).recorder, worked(image).recorder
+    kept.abandon()
+    closed.close()
+    for path in (kept.path, closed.path):
+        path.write_bytes(b"\0" * 20 + path.read_bytes()[20:])
+    unreadable = []
+    assert unfinished(image, (), unreadable) == []
+    (error,) = unreadable
+    assert str(error).startswith(f"{kept.path.resolve()} cannot be read (its first line, ")
+
+
+def test_work_on_a_disk_that_may_only_be_read_is_found_and_not_gone_on_with(image, monkeypatch):
+    session = worked(image)
+    session.recorder.abandon()
+    real = os.open
+
+    def read_only(path, flags, *rest):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)
+    (found,) = unfinished(image)
+    with pytest.raises(OSError, match=r"cannot be written \(Read-only file system\); .* napari-delse replay"):
+        restore(found.path, blank())
 
 
 def test_two_windows_do_not_write_to_one_journal(image):

@@ -51,7 +51,11 @@ def lock(file: int) -> bool:
 
 def is_locked(path: Path) -> bool:
     """Whether somebody holds the lock of a file."""
-    file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    binary = getattr(os, "O_BINARY", 0)
+    try:
+        file = os.open(path, os.O_RDWR | binary)
+    except OSError:  # such as on a disk that may only be read
+        file = os.open(path, os.O_RDONLY | binary)
     try:
         return not _try(file, shared=True)
     finally:

@@ -176,7 +176,15 @@ class Journal:
 
     def _open(self, flags: int) -> None:
         """Open and lock the file."""
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o644)
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o644)
+        except OSError as error:
+            if flags & os.O_CREAT:
+                raise
+            raise OSError(
+                f"work goes on in its journal, and {self.path} cannot be written ({error.strerror}); make it writable, "
+                f"or get the labels with: napari-delse replay {self.path.name} --out labels.tif"
+            ) from error
         try:
             if not _filelock.lock(self._file):
                 raise ValueError(f"{self.path} is being written by another napari window; close it there first")
@@ -417,7 +425,9 @@ class Unfinished:
     modified: float
 
 
-def unfinished(image: Identity | None = None, folders: Iterable[Path | str] = ()) -> list[Unfinished]:
+def unfinished(
+    image: Identity | None = None, folders: Iterable[Path | str] = (), unreadable: list[ValueError] | None = None
+) -> list[Unfinished]:
     """Journals whose work did not end well and that nobody is writing, the newest first.
 
     Parameters
@@ -426,6 +436,8 @@ def unfinished(image: Identity | None = None, folders: Iterable[Path | str] = ()
         Only journals of this image. Its folder is looked into besides.
     folders : iterable of path
         Further folders; `user_journals` always is one.
+    unreadable : list, optional
+        Is given why journals that were not closed are left out, such as those whose first line is damaged.
     """
     places = [user_journals(), *map(Path, folders)]
     if image is not None and image.path:
@@ -439,12 +451,14 @@ def unfinished(image: Identity | None = None, folders: Iterable[Path | str] = ()
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _TAIL))
                 last = file.read()
-            header = None if first is None else header_of(path, first)
-            if header is None or (image is not None and not header.image.is_like(image)):
+            if size <= begun or b'"step":"close"}' in last.splitlines()[-1]:
                 continue
-            open_end = size > begun and b'"step":"close"}' not in last.splitlines()[-1]
-            if open_end and not _filelock.is_locked(path):
+            if first is None:
+                raise ValueError("its first line, which says what it belongs to, is damaged")
+            header = header_of(path, first)
+            if (image is None or header.image.is_like(image)) and not _filelock.is_locked(path):
                 found.append(Unfinished(path, header, path.stat().st_mtime))
-        except (OSError, ValueError, KeyError, TypeError):  # not readable, from another version, or no journal
-            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if unreadable is not None:
+                unreadable.append(ValueError(f"{path} cannot be read ({error}); mend it, or move it elsewhere"))
     return sorted(found, key=lambda one: -one.modified)

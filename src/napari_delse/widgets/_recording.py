@@ -228,25 +228,30 @@ class Offer:
 
 def _offers(
     image: Callable[[], Identity], shape: tuple[int, ...], axes: Mapping[tuple[int, ...], int | None]
-) -> list[Offer]:
-    """In the runner: unfinished work, that on labels of this shape first, the newest first.
+) -> tuple[list[Offer], list[ValueError]]:
+    """In the runner: unfinished work, that on labels of this shape first, the newest first; why others are left out.
 
-    What cannot be read is left out, and what does not belong to one of the shapes that labels of the image may have;
-    these say along which axis its channels are then.
+    What does not belong to one of the shapes that labels of the image may have is left out without a word; these say
+    along which axis its channels are then.
     """
-    found = []
-    for one in sorted(journal.unfinished(image()), key=lambda one: one.header.shape != shape):
+    found: list[Offer] = []
+    unreadable: list[ValueError] = []
+    for one in sorted(journal.unfinished(image(), (), unreadable), key=lambda one: one.header.shape != shape):
         if one.header.shape in axes:
             try:
                 contents = journal.read(one.path)
                 objects, planes = journal.object_count(contents), carried_count(contents)
-            except (OSError, ValueError, KeyError, IndexError):
+            except ValueError as error:  # which names the file and the line
+                unreadable.append(error)
+                continue
+            except (OSError, KeyError, IndexError) as error:
+                unreadable.append(ValueError(f"{one.path} cannot be read ({error}); mend it, or move it elsewhere"))
                 continue
             if objects or planes:
                 header = replace(one.header, dtype=contents.dtype.str)
                 axis, moves = axes[header.shape], header.shape != shape
                 found.append(Offer(one.path, header, objects, planes, one.modified, axis, moves))
-    return found
+    return found, unreadable
 
 
 def _image_of(source: ImageSource) -> Callable[[], Identity]:
@@ -274,6 +279,7 @@ class Journals:
         self._runner = Runner("napari-delse-journal")
         self._recordings: dict[AnnotationSession, Recording] = {}
         self._offers: list[Offer] = []
+        self._lost = ""  # why unfinished work on the present image is not offered
         self._looks = 0
         self._model = ("", "")
         self._fresh: journal.Journal | None = None  # of work that is being restored
@@ -316,9 +322,11 @@ class Journals:
         runner.submit(partial(_model_weights, model), known, lambda _: known(""))
 
     def problem(self, session: AnnotationSession | None) -> str:
-        """Why a session is not being recorded; empty if it is."""
+        """Why a session is not being recorded or, until it is, why earlier work is not offered; else empty."""
         recording = None if session is None else self._recordings.get(session)
-        return "" if recording is None else recording.problem
+        if recording is not None and (recording.problem or recording.path is not None):
+            return recording.problem
+        return self._lost
 
     def path(self, session: AnnotationSession | None) -> Path | None:
         """The journal of a session; None as long as there is none."""
@@ -366,7 +374,7 @@ class Journals:
     def look(self, source: ImageSource | None) -> None:
         """Look for unfinished work on an image."""
         self._looks += 1
-        self.offer, self._offers = None, []
+        self.offer, self._offers, self._lost = None, [], ""
         if source is not None:
             job = partial(_offers, _image_of(source), source.shape, channel_axis_by_shape(source))
             self._runner.submit(job, partial(self._found, self._looks), lambda _: None)
@@ -376,9 +384,12 @@ class Journals:
         self._looks += 1
         self.offer, self._offers = offer, []
 
-    def _found(self, look: int, found: list[Offer]) -> None:
+    def _found(self, look: int, answer: tuple[list[Offer], list[ValueError]]) -> None:
         if look == self._looks:
-            self._offers = found
+            self._offers, unreadable = answer
+            if unreadable:
+                further = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+                self._lost = f"Unfinished work cannot be offered{further}: {unreadable[0]}."
             self._next()
 
     def _next(self) -> None:
