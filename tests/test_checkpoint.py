@@ -1,11 +1,13 @@
 """Models as folders: what is saved comes back, and what is damaged says so in one sentence."""
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from napari_delse import checkpoint
 from napari_delse.checkpoint import (
@@ -16,6 +18,7 @@ from napari_delse.checkpoint import (
     user_models,
     write_atomically,
     write_json,
+    write_tensors,
 )
 from napari_delse.geometry import CropConfig
 from napari_delse.levelset import EvolutionConfig
@@ -201,6 +204,45 @@ def test_weights_that_are_not_finite_are_refused(copied):
 def test_a_model_without_a_card_is_still_a_model(copied):
     (copied / "card.json").unlink()
     assert load_model(copied).card == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to mmap 6000000 bytes: Cannot allocate memory (12)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_no_damage(copied, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "load_file", fail)
+    with pytest.raises(MemoryError, match="the memory does not suffice to load"):
+        load_model(copied)
+
+
+def test_a_full_disk_is_an_error_of_the_system_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(9)})
+    assert (caught.value.errno, caught.value.strerror) == (28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_trouble_of_the_writer_names_the_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("Error while serializing")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match=r"weights.safetensors cannot be written \(Error while serializing\)"):
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(9)})
 
 
 @pytest.mark.parametrize("name", ["a/b:c", "my model", "..", ".hidden", "-x", "ä b"])

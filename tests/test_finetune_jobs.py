@@ -172,9 +172,10 @@ def test_wrong_data_leaves_nothing(disks, tiny_parent, home):
     assert not home.exists()
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(source, tiny_parent, home, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(source, tiny_parent, home, monkeypatch, number):
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "write_held_out", full)

@@ -62,6 +62,51 @@ def test_a_damaged_model_is_listed_with_its_problem(mine):
     assert model_info("mine").problem
 
 
+BEFORE = {"miou": 0.7, "f_2px": 0.7, "objects": 8}
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        None,
+        [],
+        "text",
+        {"validation": None},
+        {"validation": [1]},
+        {"validation": {"before": BEFORE, "after": {}}, "parent": "default"},
+        {"validation": {"before": BEFORE, "after": {**BEFORE, "miou": "x"}}, "parent": "default"},
+        {"validation": {"extreme_points": {"miou": None}}},
+        {"parent": None},
+        {"parent": "default", "data": "abc"},
+        {"parent": "default", "data": {"source": []}},
+        {"parent": "default", "data": {"found": 3}},
+    ],
+)
+def test_a_model_with_an_odd_card_is_listed_with_its_problem_and_not_taken(mine, tmp_path, card):
+    file = export_model(mine, tmp_path / "good.zip")
+    (user_models() / "mine" / "card.json").write_text(json.dumps(card))
+    info = model_info("mine")
+    assert "card.json" in info.problem
+    assert "damaged: " in provenance(info)[1]
+    with pytest.raises(ValueError, match="'mine' cannot be used: "):
+        choose_model("mine")
+    with zipfile.ZipFile(file) as good:
+        parts = {name: good.read(name) for name in good.namelist()}
+    with pytest.raises(ValueError, match=r"card\.json"):
+        import_model(packed(tmp_path / "odd.zip", **{**parts, "card.json": json.dumps(card)}))
+    assert set(available_models()) == {"default", "mine"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": 3}, {"model": [1]}, {"model": {"architecture": "huge"}}, {"model": {"crop": {"size": -5}}}],
+)
+def test_a_model_that_cannot_be_loaded_is_listed_with_its_problem(mine, change):
+    file = user_models() / "mine" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert model_info("mine").problem
+
+
 def test_a_new_model_gets_a_free_name(mine, tiny_parent):
     model = load_model(tiny_parent).model
     for name in ("mine-2", "mine-3"):

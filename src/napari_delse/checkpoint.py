@@ -12,7 +12,8 @@ import os
 import pickle
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from napari_delse.model import Delse, ModelConfig, config_from_dict
 MODEL_FILES = ("config.json", "model.safetensors", "card.json")  # of which the last may be missing
 _PACKAGED = Path(__file__).parent / "weights"
 _FORMAT = 2  # 1: heads spoke in 1/128 of the crop side
+_TOLD_BY_SYSTEM = re.compile(r"([^:\s][^:]*?) \(os error (\d+)\)")  # as Rust writes it
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +109,36 @@ def load_model(model: str | Path = "default") -> LoadedModel:
     ------
     ValueError
         If there is no such model, or its files are damaged or do not fit each other.
+    MemoryError
+        If the memory does not suffice.
     """
     folder = _find(model)
+    config = read_config(folder)
+    weights = folder / "model.safetensors"
+    try:
+        network = Delse(config)
+        state = load_file(weights)
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise MemoryError(f"the memory does not suffice to load {folder}; close other programs") from error
+        first = textwrap.shorten(" ".join(str(error).splitlines()[:2]), 300)
+        raise ValueError(
+            f"{weights} does not hold the weights its config describes ({first}); copy it again"
+        ) from error
+    if broken := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{weights} holds numbers in {broken[0]} that are not finite; use an earlier checkpoint")
+    return LoadedModel(folder.absolute().name, folder, network.eval(), config, read_card(folder))
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The config of a model's folder.
+
+    Raises
+    ------
+    ValueError
+        If it is of another format, or describes no model.
+    """
     header = _read_json(folder / "config.json")
     if header.get("format") != _FORMAT:
         raise ValueError(
@@ -115,23 +146,29 @@ def load_model(model: str | Path = "default") -> LoadedModel:
             "update napari-delse, or train an older model again"
         )
     try:
-        config = config_from_dict(ModelConfig, header["model"])
-        network = Delse(config)
+        return config_from_dict(ModelConfig, header["model"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model ({error}); copy it again") from error
-    weights = folder / "model.safetensors"
-    try:
-        state = load_file(weights)
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        first = textwrap.shorten(" ".join(str(error).splitlines()[:2]), 300)
-        raise ValueError(
-            f"{weights} does not hold the weights its config describes ({first}); copy it again"
-        ) from error
-    if broken := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{weights} holds numbers in {broken[0]} that are not finite; use an earlier checkpoint")
-    card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
-    return LoadedModel(folder.absolute().name, folder, network.eval(), config, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model's folder; empty if it has none.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object.
+    """
+    file = folder / "card.json"
+    return _read_json(file) if file.is_file() else {}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError, SafetensorError)) and any(words in text for words in _NO_MEMORY)
 
 
 def model_fingerprint(model: str | Path) -> str:
@@ -160,7 +197,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically, with texts in its header."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda aside: save_file(plain, aside, dict(about) if about else None))
+    with disk_errors(path):
+        write_atomically(path, lambda aside: save_file(plain, aside, dict(about) if about else None))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What safetensors says of a full disk and the like, as the operating system says it.
+
+    Raises
+    ------
+    OSError
+        With the file's name, and the number of the error where it is told.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = _TOLD_BY_SYSTEM.search(str(error))
+        if found is None:
+            raise OSError(f"{path} cannot be written ({error})") from error
+        number = int(found[2])
+        raise OSError(number, found[1], str(path), number) from error
 
 
 def save_model(folder: Path | str, model: Delse, card: Mapping[str, Any], *, half: bool = False) -> Path:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from napari_delse.annotator import simulated_prompt
-from napari_delse.checkpoint import write_atomically
+from napari_delse.checkpoint import disk_errors, write_atomically
 from napari_delse.confidence import features_of
 from napari_delse.data.images import Plane
 from napari_delse.data.labelled_planes import IGNORE, Box, LabelledPlane
@@ -142,7 +142,8 @@ def write_held_out(path: Path, objects: Iterable[HeldOutObject]) -> None:
     for number, one in enumerate(objects):
         tensors[f"{number}.pixels"], tensors[f"{number}.truth"] = one.pixels, one.truth
         about.append({"name": one.name, "rgb": one.rgb, "points": one.prompt.points})
-    write_atomically(path, lambda aside: save_file(tensors, aside, {"objects": json.dumps(about)}))
+    with disk_errors(path):
+        write_atomically(path, lambda aside: save_file(tensors, aside, {"objects": json.dumps(about)}))
 
 
 def read_held_out(path: Path) -> tuple[HeldOutObject, ...]:
@@ -276,7 +277,8 @@ def write_strip(path: Path, strip: Strip) -> None:
     tensors = {"image": strip.image} | {name: getattr(strip, name) for name in ("truth", "before", "now")}
     # safetensors writes memory as it lies, and stacked transposed pictures lie otherwise
     tensors = {name: np.ascontiguousarray(tensor, np.uint8) for name, tensor in tensors.items()}
-    write_atomically(path, lambda aside: save_file(tensors, aside, {"names": json.dumps(strip.names)}))
+    with disk_errors(path):
+        write_atomically(path, lambda aside: save_file(tensors, aside, {"names": json.dumps(strip.names)}))
 
 
 def read_strip(path: Path) -> Strip | None:

@@ -36,6 +36,7 @@ from napari_delse.train.recipes import write_pack
 
 _FORMAT = 1
 _LARGEST_CANVAS = 512
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # the disk, or what a person may have of it
 _SPARE = 200e6  # bytes that are needed besides the objects: the parent, checkpoints and the best model
 
 Told = Callable[[int, int], None]
@@ -383,7 +384,7 @@ def _full_disk(folder: Path, needed: float) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL:
             raise OSError(sentence) from error
         raise
 

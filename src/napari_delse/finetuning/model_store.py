@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,12 +22,17 @@ from napari_delse.checkpoint import (
     available_models,
     load_model,
     packaged_models,
+    read_card,
+    read_config,
     user_models,
     write_atomically,
 )
 
 SUFFIX = ".delse.zip"
 _LARGEST = {"model.safetensors": 2 * 2**30, "config.json": 2**20, "card.json": 2**24}  # bytes
+_SCORES = ("miou", "f_2px", "objects")
+_NUMBERS = (*_SCORES, "f_1px")
+_KINDS = {str: "a text", dict: "an object"}
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -88,7 +92,7 @@ def describe(path: Path, name: str = "") -> ModelInfo:
     """One model from its files; what is wrong with them is its ``problem``."""
     info = ModelInfo(name or path.name, path)
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))["model"]
+        config = asdict(read_config(path))
         weights = path / "model.safetensors"
         with safe_open(str(weights), "np") as file:
             parameters = sum(
@@ -96,16 +100,31 @@ def describe(path: Path, name: str = "") -> ModelInfo:
                 for key in file.keys()  # noqa: SIM118 # which is no mapping
                 if not key.endswith(_STATISTICS)
             )
-        card_file = path / "card.json"
-        card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
-        if not isinstance(config, dict) or not isinstance(card, dict):
-            raise ValueError("config.json and card.json must hold objects")
+        card = read_card(path)
+        _check_card(card)
         return replace(info, config=config, card=card, parameters=parameters, megabytes=weights.stat().st_size / 1e6)
-    except KeyError as error:
-        return replace(info, problem=f"no {error}")
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         return replace(info, problem=" ".join(text.split()))
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Refuse what lists of models could not show."""
+    for name, kind in (("parent", str), ("validation", dict), ("data", dict)):
+        if not isinstance(card.get(name, kind()), kind):
+            raise ValueError(f"{name} in card.json must be {_KINDS[kind]}, got {card[name]!r}; copy the model again")
+    for name, needed in (("before", _SCORES), ("after", _SCORES), ("extreme_points", _SCORES[:1])):
+        scores = card.get("validation", {}).get(name)
+        if scores is None:
+            continue
+        numbers = isinstance(scores, dict) and all(isinstance(scores.get(key, 0), (int, float)) for key in _NUMBERS)
+        if not numbers or not set(needed) <= set(scores):
+            raise ValueError(
+                f"{name} of validation in card.json must hold numbers for {', '.join(needed)}; copy the model again"
+            )
+    data = card.get("data", {})
+    if not isinstance(data.get("source", {}), dict) or not isinstance(data.get("found", []), list):
+        raise ValueError("data in card.json must say its source as an object and what was found as a list")
 
 
 def model_info(name: str) -> ModelInfo:
@@ -170,9 +189,12 @@ def choose_model(name: str) -> None:
     Raises
     ------
     ValueError
-        If there is no such model.
+        If there is no such model, or it cannot be used.
+    OSError
+        If the settings cannot be written.
     """
-    model_info(name)
+    if problem := model_info(name).problem:
+        raise ValueError(f"{name!r} cannot be used: {problem}")
     change_preferences(model=name)
 
 
@@ -249,7 +271,7 @@ def rename_model(name: str, new: str) -> Path:
     old.path.rename(target)
     if was_current:
         try:
-            choose_model(new)
+            change_preferences(model=new)
         except OSError as error:
             target.rename(old.path)
             raise OSError(
@@ -347,6 +369,8 @@ def import_model(path: Path | str, name: str = "") -> tuple[str, Path]:
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is no model file ({error}); export the model again") from error
         load_model(folder)
+        if problem := describe(folder).problem:
+            raise ValueError(f"{path} is no model file ({problem}); export the model again")
 
     return add_model(wanted, write)
 
@@ -405,8 +429,6 @@ def compare_models(job: Path | str, models: Sequence[str], device: str = "auto")
     dict
         ``objects``: their names; ``models``: name, scores, and the gain over the first.
     """
-    from dataclasses import asdict
-
     from napari_delse.finetuning.config import Gain
     from napari_delse.finetuning.held_out import evaluate, read_held_out
     from napari_delse.finetuning.jobs import open_job

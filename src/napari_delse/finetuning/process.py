@@ -19,8 +19,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from napari_delse.checkpoint import out_of_memory
 from napari_delse.finetuning.jobs import Job, open_job
-from napari_delse.finetuning.run import JobProgress, finish, out_of_memory, run
+from napari_delse.finetuning.run import JobProgress, finish, run
 
 COMMAND = (sys.executable, "-m", "napari_delse")
 _NICENESS = 10

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from napari_delse import _filelock
-from napari_delse.checkpoint import load_model, save_model, write_json
+from napari_delse.checkpoint import load_model, out_of_memory, save_model, write_json
 from napari_delse.data.images import ArrayLike
 from napari_delse.finetuning.config import FineTuneConfig, better, train_config
 from napari_delse.finetuning.held_out import ScoredObjects, Seen, evaluate, read_held_out, strip_of, write_strip
@@ -96,14 +96,6 @@ class JobProgress:
         outcome = None if stored["outcome"] is None else Outcome.from_json(stored["outcome"])
         loss = math.nan if stored["loss"] is None else float(stored["loss"])
         return cls(**{**stored, **scores, "folder": Path(stored["folder"]), "loss": loss, "outcome": outcome})
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def run(

@@ -169,8 +169,9 @@ class FineTuneWidget(TrainingPanel):
         self._later()
 
     def _on_models(self, models: list[Any]) -> None:
-        current = next((info.name for info in models if info.current), "default")
-        self.form.offer_models([info.name for info in models if not info.problem], current)
+        usable = [info for info in models if not info.problem]
+        current = next((info.name for info in usable if info.current), "default")
+        self.form.offer_models([info.name for info in usable], current)
         self._later()
 
     def _validation(self) -> float:
