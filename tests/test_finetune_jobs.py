@@ -202,6 +202,14 @@ def test_preparing_can_be_ended_and_leaves_nothing(source, tiny_parent, home):
     assert not (home / "training").exists()
 
 
+def test_what_a_killed_preparation_left_is_removed_by_the_next_one(source, tiny_parent):
+    left = user_jobs() / ".disks.1-01234567.part"
+    left.mkdir(parents=True)
+    (left / "pack.safetensors").touch()
+    prepare(source, SHORT, parent=tiny_parent)
+    assert [path.name for path in user_jobs().iterdir()] == ["disks"]
+
+
 def test_labels_that_change_meanwhile_are_told(disks, tiny_parent):
     image, labels = disks(4)
     source = ArraySource(image, labels)
@@ -468,7 +476,7 @@ def test_a_job_of_another_version_is_left_out_and_said_to_be(job):
     assert list_jobs(said) == []
     (error,) = said
     assert str(error).startswith(f"{job.folder} cannot be read as a training (it comes from another version")
-    (job.folder / "result.json").write_text("{}", encoding="utf-8")  # that one had ended
+    (job.folder / "result.json").write_text('{"model": ""}', encoding="utf-8")  # that one had ended
     assert list_jobs(said) == []
     assert said == [error]
 
@@ -490,7 +498,69 @@ def test_progress_and_outcome_survive_json(job):
         assert repr(again) == repr(progress)
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"format": 7}', "[]"])
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("spoil", [cut, lambda file: file.write_bytes(b"")], ids=["half", "empty"])
+def test_after_a_damaged_checkpoint_it_begins_anew_with_the_best_model(job, all_better, spoil, monkeypatch):
+    from napari_delse.finetuning import run as module
+
+    begun_with = []
+    real = module.load_model
+    monkeypatch.setattr(module, "load_model", lambda folder: (begun_with.append(Path(folder).name), real(folder))[1])
+    *_, last = islice(run(job), 3)
+    spoil(job.folder / "fit" / "resume.safetensors")
+    begun_with.clear()
+    again = run(job)
+    first = next(again)
+    assert "The last checkpoint was damaged" in first.note
+    assert (first.step, first.best) == (0, last.best)
+    *_, end = again
+    assert begun_with[:2] == ["parent", "best-2"]
+    assert end.step == SHORT.steps
+    assert [row["step"] for row in job.history()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("content", [None, "", "null", "{}", '{"before": 3}'])
+def test_damaged_scores_are_made_anew(job, content):
+    stopped = list(islice(run(job), 3))
+    file = job.folder / "state.json"
+    cut(file) if content is None else file.write_text(content)
+    again = run(job)
+    first = next(again)
+    assert first.note == "The scores so far were damaged, so the model is scored anew."
+    assert (first.step, first.before) == (2, stopped[-1].before)
+    *_, last = again
+    assert last.done
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b"\0" * 100, b""])
+def test_damaged_curves_keep_nobody_from_training(job, content):
+    list(islice(run(job), 3))
+    for file in ("history.csv", "strip.safetensors", "fit/log.csv"):
+        (job.folder / file).write_bytes(content)
+    assert job.history() == []
+    assert job.strip() is None
+    *_, last = run(job)
+    assert last.done
+    assert [row["step"] for row in job.history()][-2:] == [3, 4]
+
+
+@pytest.mark.parametrize("content", ["", "{", "null"])
+def test_a_result_that_was_cut_off_is_none(job, content):
+    list(islice(run(job), 2))
+    (job.folder / "result.json").write_text(content)
+    assert job.state == "paused"
+    *_, last = run(job)
+    assert last.done
+    assert job.state == "finished"
+    (job.folder / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=r"has ended, but result\.json there is damaged; .* can be discarded"):
+        next(run(job))
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"format": 7}', "[]", "null", '"a"', '{"format": 1, "created": 5}'])
 def test_what_is_no_job_is_told(tmp_path, content):
     folder = tmp_path / "job"
     folder.mkdir()

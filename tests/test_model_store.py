@@ -125,6 +125,18 @@ def test_what_cannot_be_written_is_not_added():
     assert not list(user_models().iterdir())
 
 
+def test_a_model_that_is_being_written_is_not_listed(tiny_parent):
+    model, listed = load_model(tiny_parent).model, []
+
+    def write(folder):
+        save_model(folder, model, {})
+        listed.append(set(available_models()))
+
+    add_model("new", write)
+    assert listed == [{"default"}]
+    assert [path.name for path in user_models().iterdir()] == ["new"]
+
+
 def test_the_current_model_is_remembered_beside_other_preferences_and_follows_a_rename(mine):
     write_preferences(Preferences(keys={"accept": "Q"}))
     choose_model(mine)

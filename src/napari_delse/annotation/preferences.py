@@ -53,7 +53,7 @@ def read_preferences(path: Path | None = None) -> Preferences:
         return _checked(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Preferences()
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the settings in {path} cannot be read ({error}); the defaults are used, and the next change replaces them"
         ) from error

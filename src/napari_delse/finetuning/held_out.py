@@ -282,9 +282,12 @@ def write_strip(path: Path, strip: Strip) -> None:
 
 
 def read_strip(path: Path) -> Strip | None:
-    """What `write_strip` wrote last; None if there is nothing."""
+    """What `write_strip` wrote last; None if there is nothing, or a power cut damaged it."""
     if not path.is_file():
         return None
-    with safe_open(str(path), "np") as file:
-        masks = [file.get_tensor(name).astype(bool) for name in ("truth", "before", "now")]
-        return Strip(tuple(json.loads(file.metadata()["names"])), file.get_tensor("image"), *masks)
+    try:
+        with safe_open(str(path), "np") as file:
+            masks = [file.get_tensor(name).astype(bool) for name in ("truth", "before", "now")]
+            return Strip(tuple(json.loads(file.metadata()["names"])), file.get_tensor("image"), *masks)
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None

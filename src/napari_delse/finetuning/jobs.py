@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +19,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 from napari_delse import _filelock
+from napari_delse._writing import new_folder
 from napari_delse.annotation.records import weights_hash
 from napari_delse.checkpoint import MODEL_FILES, LoadedModel, load_model, user_models, write_json
 from napari_delse.finetuning.config import FineTuneConfig
@@ -93,7 +92,7 @@ class Job:
     @property
     def state(self) -> State:
         """How far it is; "running" if some process trains in it now."""
-        if (self.folder / "result.json").is_file():
+        if _has_ended(self.folder):
             return "finished"
         lock = self.folder / "lock"
         if lock.is_file() and _filelock.is_locked(lock):
@@ -101,16 +100,30 @@ class Job:
         return "paused" if (self.folder / "state.json").is_file() else "new"
 
     def history(self) -> list[dict[str, float]]:
-        """Losses and scores so far, for curves: step, seconds, fraction, loss, and where scored iou and f_2px."""
-        file = self.folder / "history.csv"
+        """Losses and scores so far, for curves: step, seconds, fraction, loss, and where scored iou and f_2px.
+
+        Lines that are just being written, or that a power cut damaged, are left out.
+        """
+        file, rows = self.folder / "history.csv", []
         if not file.is_file():
             return []
-        with file.open(newline="", encoding="utf-8") as opened:
-            return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(opened)]
+        with file.open(newline="", encoding="utf-8", errors="replace") as opened, suppress(csv.Error):
+            for row in csv.DictReader(opened):
+                with suppress(ValueError):
+                    rows.append({k: float(v) for k, v in row.items() if k and v})
+        return rows
 
     def strip(self) -> Strip | None:
         """Pictures of a few held-out objects at the last checkpoint."""
         return read_strip(self.folder / "strip.safetensors")
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether there is a result, and not only what a power cut left of it."""
+    try:
+        return bool(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def user_jobs() -> Path:
@@ -131,6 +144,9 @@ def open_job(folder: Path | str) -> Job:
         folder = user_jobs() / folder
     try:
         stored = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        if not isinstance(stored, dict):
+            raise ValueError(f"job.json must hold an object, got {type(stored).__name__}")
+        datetime.fromisoformat(stored["created"])
         if stored.pop("format") != _FORMAT:
             raise ValueError("it comes from another version of napari-delse")
         config = config_from_dict(FineTuneConfig, stored.pop("config"))
@@ -158,7 +174,7 @@ def list_jobs(unreadable: list[ValueError] | None = None) -> list[Job]:
             try:
                 found.append(open_job(path))
             except ValueError as error:
-                if unreadable is not None and not (path / "result.json").is_file():
+                if unreadable is not None and not _has_ended(path):
                     unreadable.append(error)
     return sorted(found, key=lambda job: job.created, reverse=True)
 
@@ -297,17 +313,14 @@ class _Begun:
         root = user_jobs() if self.out is None else self.out
         made = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
-        aside = root / f".{self.name}.{os.getpid()}-{uuid4().hex[:8]}.part"
         try:
-            with _full_disk(root, self._bytes()):
-                aside.mkdir()
+            with new_folder(root, self.name) as aside, _full_disk(root, self._bytes()):
                 self._fill(aside, source, told)
                 folder = _free(root, self.name) if self.out is None else root / "training"
                 if self.out is not None and folder.exists():
                     shutil.rmtree(folder)
                 aside.rename(folder)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
             if made:
                 _remove_empty(root)
             raise

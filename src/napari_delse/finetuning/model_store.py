@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 import zipfile
@@ -12,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 
+from napari_delse._writing import beside, new_folder
 from napari_delse.annotation.preferences import change_preferences, read_preferences
 from napari_delse.checkpoint import (
     MODEL_FILES,
@@ -230,9 +229,8 @@ def add_model(name: str, write: Callable[[Path], object]) -> tuple[str, Path]:
     name, folder : str, Path
     """
     root = user_models()
-    root.mkdir(parents=True, exist_ok=True)
-    aside = root / f"part-{os.getpid()}-{uuid4().hex[:8]}"
-    try:
+    with new_folder(root, name) as hidden:
+        aside = hidden / "model"
         write(aside)
         taken = {*packaged_models()}
         number = 1
@@ -248,8 +246,6 @@ def add_model(name: str, write: Callable[[Path], object]) -> tuple[str, Path]:
                     raise
                 continue  # somebody was quicker
             return free, root / free
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def rename_model(name: str, new: str) -> Path:
@@ -290,7 +286,7 @@ def delete_model(name: str) -> None:
         If there is no such model, or it came with the package.
     """
     info = _own(name)
-    aside = info.path.with_name(f".{info.path.name}.{os.getpid()}.gone")
+    aside = beside(info.path)
     info.path.rename(aside)  # so that it is never half there
     shutil.rmtree(aside)
 

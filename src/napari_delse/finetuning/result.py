@@ -86,10 +86,10 @@ class Outcome:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
+    """A JSON object; empty if there is no such file, or a power cut damaged it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -97,7 +97,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_outcome(folder: Path) -> Outcome | None:
     """The outcome of a job; None while it has none."""
     stored = read_json(folder / "result.json")
-    return Outcome.from_json(stored) if stored else None
+    try:
+        return Outcome.from_json(stored) if stored else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'result.json'} is no result of this version ({error}); discard it") from error
 
 
 def conclude(

@@ -289,19 +289,37 @@ class _Training:
     world: World
     note: str = ""
     scoring: float = 0.0  # seconds that the last scoring took
+    base: str = "parent"  # what the training begins with
     _seen_before: list[Seen] = field(default_factory=list)
 
     def begin(self) -> None:
         """Score the parent, or find what was known of a run that goes on."""
         self.objects = read_held_out(self.folder / "held_out.safetensors")
+        if not (self.folder / "parent").is_dir():
+            raise ValueError(
+                f"{self.folder} has ended, but result.json there is damaged; if its model was better, it is among "
+                "yours, and the training can be discarded"
+            )
         self.parent = load_model(self.folder / "parent")
-        stored = read_json(self.folder / "state.json")
-        if stored:
-            self.state = _State.from_json(stored)
-            self.state.step, self.state.seconds = _saved_clock(self.folder / "fit")
+        saved, file = self.folder / "fit" / "resume.safetensors", self.folder / "state.json"
+        step, seconds = _saved_clock(saved.parent)
+        is_damaged = _is_damaged(saved)
+        if is_damaged:
+            saved.unlink()
+            self.note = "The last checkpoint was damaged, so the training begins anew, with the best model so far."
+        try:
+            self.state = _State.from_json(read_json(file))
+        except (KeyError, TypeError):
+            if file.is_file():
+                self.note = "The scores so far were damaged, so the model is scored anew."
+        else:
+            self.state.step, self.state.seconds = step, seconds
+            if is_damaged:
+                self.state.checked = self.state.stale = 0
+                self.base = self.state.best_folder or self.base
             return
         before, self._seen_before = evaluate(Predictor(self.parent, self.device), self.objects)
-        self.state = _State(before, before, before, self.job.config.batch_size)
+        self.state = _State(before, before, before, self.job.config.batch_size, step=step, seconds=seconds)
         self.save_state()
 
     @property
@@ -319,6 +337,7 @@ class _Training:
             scored = {"iou": self.state.before.mean_iou, "f_2px": self.state.before.mean_f}
             self.history({"step": 0, "seconds": 0.0, "fraction": 0.0, **scored})
         yield self.progress(None)
+        self.note = ""
         while True:
             try:
                 yield from self.stretch()
@@ -346,7 +365,7 @@ class _Training:
 
     def fit(self, config: Any) -> Generator[TrainProgress, None, None]:
         """The training itself."""
-        network = load_model(self.folder / "parent").model.requires_grad_(True)
+        network = load_model(self.folder / self.base).model.requires_grad_(True)
         if self.job.config.size is not None:
             network.config = network.config.resized(min(self.job.config.size, network.config.crop.size))
         pack, sets = read_pack(self.folder / "pack.safetensors")
@@ -454,8 +473,23 @@ class _Training:
 def _saved_clock(folder: Path) -> tuple[int, float]:
     """Step and seconds of the checkpoint that a run goes on from; 0 if there is none."""
     try:
-        with safe_open(str(folder / "resume.safetensors"), "pt") as file:
-            step, seconds = file.get_tensor("clock").tolist()
-            return int(step), float(seconds)
-    except (OSError, SafetensorError):
+        return _clock(folder / "resume.safetensors")
+    except (OSError, SafetensorError, ValueError):
         return 0, 0.0
+
+
+def _is_damaged(file: Path) -> bool:
+    """Whether a checkpoint is there and a power cut or the like has cut it off."""
+    try:
+        _clock(file)
+    except (SafetensorError, ValueError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _clock(file: Path) -> tuple[int, float]:
+    with safe_open(str(file), "pt") as opened:
+        step, seconds = opened.get_tensor("clock").tolist()
+        return int(step), float(seconds)

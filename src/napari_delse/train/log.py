@@ -32,9 +32,10 @@ class CsvLog:
         self.columns: list[str] = []
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:  # a power cut may have damaged it
                 reader = csv.DictReader(file)
-                self.columns = list(reader.fieldnames or [])
+                names = list(reader.fieldnames or [])
+                self.columns = names if "step" in names else []
                 whole = [row for row in reader if None not in row and None not in row.values()]
             self.rows = [row for row in whole if row.get("step", "").isdigit() and int(row["step"]) <= step]
             self._rewrite()

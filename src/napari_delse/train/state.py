@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -153,7 +154,12 @@ class TrainingState:
                 write_json(recipe, {"train": asdict(self.config), "model": asdict(self.model.config)})
         content = self.world.share(content)
         if content:
-            self.load(content)
+            try:
+                self.load(content)
+            except (SafetensorError, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{saved} is damaged ({error}), perhaps by a power cut; remove it, and the training begins anew"
+                ) from error
 
     def _compare(self, recipe: Path) -> None:
         try:
