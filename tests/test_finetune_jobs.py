@@ -271,6 +271,22 @@ def test_versions_never_overwrite(source, tiny_parent, all_better):
     assert {"disks", "disks-2"} <= set(available_models())
 
 
+def test_a_model_whose_result_could_not_be_written_is_kept_once(job, all_better, monkeypatch):
+    from napari_delse.finetuning import result
+
+    with monkeypatch.context() as patch:
+
+        def full(path, content):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        patch.setattr(result, "write_json", full)
+        for end in (lambda: list(run(job)), lambda: finish(job)):
+            with pytest.raises(OSError, match="No space left"):
+                end()
+    assert finish(job).model == "disks"
+    assert set(available_models()) == {"default", "disks"}
+
+
 def test_with_out_the_model_goes_there(source, tiny_parent, tmp_path, all_better):
     *_, last = run(prepare(source, SHORT, parent=tiny_parent, out=tmp_path / "mine"))
     assert last.outcome is not None

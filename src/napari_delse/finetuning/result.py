@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_delse.checkpoint import LoadedModel, save_model, write_json
+from napari_delse.checkpoint import LoadedModel, available_models, read_card, save_model, write_json
 from napari_delse.confidence import Calibration
 from napari_delse.finetuning.config import Gain, better
 from napari_delse.finetuning.held_out import HeldOutObject, ScoredObjects, features
@@ -153,6 +154,11 @@ def _keep(job: Job, best: LoadedModel, card: dict[str, Any]) -> tuple[str, Path]
     if job.out:
         folder = save_model(job.out, best.model, card)
         return folder.name, folder
+    for name, folder in available_models().items():  # kept before, but then its result could not be written
+        with suppress(ValueError):
+            about = read_card(folder)
+            if (about.get("job"), about.get("steps")) == (card["job"], card["steps"]):
+                return name, folder
     return add_model(job.name, lambda folder: save_model(folder, best.model, card))
 
 
@@ -161,6 +167,7 @@ def _card(
 ) -> dict[str, Any]:
     """Where the model comes from and how good it is."""
     card: dict[str, Any] = {
+        "job": f"{job.folder.name} {job.key} {job.created}",
         "parent": job.parent,
         "parent_weights": job.parent_weights,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
