@@ -54,6 +54,20 @@ def test_killed_in_the_middle_it_loses_nothing_that_was_saved(job):
     assert rows == sorted(set(rows))
 
 
+def test_killed_while_its_best_model_is_judged_it_says_so(job):
+    children = []
+
+    def finish_and_kill():
+        for progress in watch(job, "cpu", children.append):
+            if progress.step >= 1:
+                children[0]._asked = "finish"  # as if the order came just before
+                children[0].kill()
+
+    with pytest.raises(TrainingError, match="ended before its best model was judged"):
+        finish_and_kill()
+    assert open_job(job.folder).state == "paused"
+
+
 def test_closed_it_is_saved_and_goes_on_elsewhere(job):
     steps = watch(job, "cpu")
     while (last := next(steps)).step < 2:

@@ -534,6 +534,50 @@ def test_paused_it_goes_on_where_it_was_and_stopped_it_keeps_the_best(viewer, op
     assert list_jobs()[0].state == "finished"
 
 
+class Hanging(InThread):
+    """Obeys no order, until it is killed."""
+
+    def __init__(self, job, device):
+        super().__init__(job, device)
+        self.killed = threading.Event()
+
+    def kill(self):
+        self.killed.set()
+
+    def progress(self):
+        with closing(run(self.job, device="cpu")) as steps:
+            yield next(steps)
+            self.killed.wait()
+
+
+def test_a_training_that_does_not_end_can_be_ended(viewer, open_widget, qtbot, disks, parent):
+    show(viewer, *disks())
+    widget = open_widget(Hanging, **LASTS)
+    train_until(qtbot, widget, "training")
+    widget.pause_button.click()
+    qtbot.waitUntil(lambda: widget.guide.text() == "Saving the training ...")
+    assert not widget.kill_button.isVisibleTo(widget)
+    widget.run._patience.start(0)  # as if it had been over long ago
+    qtbot.waitUntil(lambda: widget.kill_button.isVisibleTo(widget))
+    assert "has not ended yet" in widget.guide.text()
+    widget.kill_button.click()
+    assert widget.kill_button.text() == "Really?"
+    widget.kill_button.click()
+    qtbot.waitUntil(lambda: widget.run.state == "paused")
+    qtbot.waitUntil(lambda: widget.resume_button.isVisibleTo(widget))
+
+
+def test_a_training_whose_folder_was_removed_is_said_to_be_gone(viewer, open_widget, qtbot, disks, parent):
+    show(viewer, *disks())
+    widget = open_widget(Hanging, **LASTS)
+    train_until(qtbot, widget, "training")
+    shutil.rmtree(widget.run.job.folder)
+    widget.run._child.kill()
+    until_told(qtbot, widget, "The training 'disks' is gone: its folder")
+    assert widget.run.state == "idle"
+    until_ready(qtbot, widget)
+
+
 def test_an_unfinished_training_of_another_version_is_told(viewer, open_widget, qtbot):
     folder = user_jobs() / "old"
     folder.mkdir(parents=True)

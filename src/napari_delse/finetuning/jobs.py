@@ -146,9 +146,9 @@ def open_job(folder: Path | str) -> Job:
         stored = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         if not isinstance(stored, dict):
             raise ValueError(f"job.json must hold an object, got {type(stored).__name__}")
-        datetime.fromisoformat(stored["created"])
         if stored.pop("format") != _FORMAT:
             raise ValueError("it comes from another version of napari-delse")
+        datetime.fromisoformat(stored["created"])
         config = config_from_dict(FineTuneConfig, stored.pop("config"))
         lists: dict[str, Any] = {name: tuple(stored.pop(name)) for name in ("found", "held_out")}
         return Job(folder=folder, config=config, **lists, **stored)
@@ -189,7 +189,8 @@ def delete_job(job: Job) -> None:
     """
     if job.state == "running":
         raise ValueError(f"the training '{job.name}' is running; stop it first")
-    shutil.rmtree(job.folder)
+    with suppress(FileNotFoundError):  # somebody was quicker
+        shutil.rmtree(job.folder)
 
 
 # ---------------------------------------------------------------- preparing

@@ -163,7 +163,7 @@ class TrainingProcess:
                 encoding="utf-8",
                 **_apart(),
             )
-        self._asked = False
+        self._asked = ""  # the last order
 
     @property
     def pid(self) -> int:
@@ -183,8 +183,12 @@ class TrainingProcess:
         """Ask it to end with the best model so far; the last progress has the outcome. Returns at once."""
         self._say("finish")
 
+    def kill(self) -> None:
+        """End it at once; what it saved last stays. Returns at once."""
+        self._child.kill()
+
     def _say(self, order: str) -> None:
-        self._asked = True
+        self._asked = order
         with suppress(OSError, ValueError):  # it has ended
             assert self._child.stdin is not None
             self._child.stdin.write(order + "\n")
@@ -200,14 +204,16 @@ class TrainingProcess:
         """
         assert self._child.stdout is not None
         last: JobProgress | None = None
-        failed = ""
+        failed, is_judged = "", False
         try:
             for line in self._child.stdout:
                 kind, content = _parsed(line)
                 if kind == "progress":
                     last = JobProgress.from_json(content)
+                    is_judged = last.done
                     yield last
                 elif kind == "outcome" and last is not None:
+                    is_judged = True
                     yield JobProgress.from_json({**last.to_json(), "outcome": content, "scored": True})
                 elif kind == "error":
                     failed = str(content["text"])
@@ -215,6 +221,11 @@ class TrainingProcess:
             code = self._end()
         if failed:
             raise TrainingError(failed)
+        if self._asked == "finish" and not is_judged:
+            raise TrainingError(
+                f"the training ended before its best model was judged (code {code}); end it again, or go on from its "
+                f"last checkpoint; {self._log} may say more"
+            )
         if code and not self._asked:
             raise TrainingError(
                 f"the training ended unexpectedly (code {code}, perhaps for lack of memory); it can go on from its "

@@ -90,6 +90,7 @@ class FineTuneWidget(TrainingPanel):
         self.train_button.clicked.connect(lambda: self.train())
         self.pause_button.clicked.connect(lambda: self.run.pause())
         self.stop_button.clicked.connect(lambda: self.run.finish(self.form.device))
+        self.kill_button.clicked.connect(lambda: self._end())
         self.resume_button.clicked.connect(lambda: self.resume())
         self.drop_button.clicked.connect(lambda: self._drop())
         self.new_button.clicked.connect(lambda: self._begin_anew())
@@ -222,6 +223,10 @@ class FineTuneWidget(TrainingPanel):
         if offer is not None and not offer.running and self._is_sure(self.offer_drop):
             self.offers.discard(offer.job)
 
+    def _end(self) -> None:
+        if self._is_sure(self.kill_button):
+            self.run.end()
+
     def _drop(self) -> None:
         job = self.run.job
         if self.run.state == "paused" and job is not None and self._is_sure(self.drop_button):
@@ -338,7 +343,8 @@ class FineTuneWidget(TrainingPanel):
             "done": (self.new_button, *((self.back_button,) if self._unused else ())),
             "preparing": (self.pause_button,),
         }
-        self.show_buttons(buttons.get(state, (self.pause_button, self.stop_button)))
+        late = (self.kill_button,) if self.run.is_late else (self.pause_button, self.stop_button)
+        self.show_buttons(buttons.get(state, late))
         self.pause_button.setEnabled(state in ("preparing", "starting", "training"))
         self.pause_button.setText("Cancel" if state == "preparing" else "Pause")
         self.stop_button.setEnabled(state in ("starting", "training", "paused"))
@@ -360,7 +366,8 @@ class FineTuneWidget(TrainingPanel):
 
     def _refresh_run(self) -> None:
         run, last = self.run, self.run.last
-        self.show_status(say.running(run.state, run.read, last), self.notices.text, trouble=self.notices.is_trouble)
+        text = say.running(run.state, run.read, last, is_late=run.is_late)
+        self.show_status(text, self.notices.text, trouble=self.notices.is_trouble)
         outcome = None if last is None else last.outcome
         done, total = run.read if run.state == "preparing" else (run.fraction, 1)
         # No busy bar while the process starts: it would draw the whole window anew thirty times a second.

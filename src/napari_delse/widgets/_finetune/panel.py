@@ -46,6 +46,7 @@ class TrainingPanel(DockedPanel):
         self.train_button = reachable("Train", "Begin the training; annotation can go on meanwhile")
         self.pause_button = reachable("Pause", "Save and stop; it goes on later, also after napari was closed")
         self.stop_button = reachable("Stop", "End now and keep the best model so far, if it is better than before")
+        self.kill_button = reachable("End its program", "It should have ended by now; what it saved last stays")
         self.resume_button = reachable("Go on", "Continue this training")
         self.drop_button = reachable("Discard", "Delete this training; models stay")
         self.new_button = reachable("New training", "Back to the form")
@@ -94,6 +95,7 @@ class TrainingPanel(DockedPanel):
             self.pause_button,
             self.resume_button,
             self.stop_button,
+            self.kill_button,
             self.drop_button,
             self.back_button,
             self.new_button,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_delse.widgets._run import Runner
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 State = Literal["idle", "preparing", "starting", "training", "pausing", "finishing", "paused", "done"]
 WORKING = ("preparing", "starting", "training", "pausing", "finishing")
+ENDING = ("pausing", "finishing")
+_PATIENCE = 30_000  # milliseconds that a child has to end before it may be ended
 
 
 class TrainingLike(Protocol):
@@ -28,6 +31,10 @@ class TrainingLike(Protocol):
 
     def finish(self) -> None:
         """Ask it to end with the best model so far."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
         ...
 
     def progress(self) -> Iterator[JobProgress]:
@@ -90,6 +97,8 @@ class TrainingRun(QObject):
         self._order: Literal["", "stop", "finish"] = ""
         self._number = 0
         self._closed = False
+        self._patience = QTimer(self, singleShot=True, interval=_PATIENCE)
+        self._patience.timeout.connect(self.changed)
         self._told.connect(self._on_told, Qt.ConnectionType.QueuedConnection)
 
     @property
@@ -102,8 +111,17 @@ class TrainingRun(QObject):
         """Of the run, 0 to 1, as far as it is known."""
         return 0.0 if self.last is None else self.last.fraction
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the child was asked to end, and should have by now."""
+        return self.state in ENDING and not self._patience.isActive()
+
     def _enter(self, state: State) -> None:
         self.state = state
+        if state in ENDING:
+            self._patience.start()
+        else:
+            self._patience.stop()
         self.changed.emit()
 
     # ---- what the person wants
@@ -168,6 +186,11 @@ class TrainingRun(QObject):
         elif self.state == "paused" and self.job is not None:
             self.go_on(self.job, device, "finish")
 
+    def end(self) -> None:
+        """End a child that does not answer; what it saved last stays."""
+        if self.is_late and self._child is not None:
+            self._child.kill()
+
     def forget(self) -> None:
         """Be ready for another training."""
         if not self.is_working:
@@ -193,9 +216,16 @@ class TrainingRun(QObject):
             for progress in child.progress():
                 self._pass_on(number, "progress", progress)
         except Exception as error:  # whatever it is, the person reads it
-            self._pass_on(number, "failed", error)
+            self._end(number, job, error)
         else:
-            self._pass_on(number, "ended", None)
+            self._end(number, job, None)
+
+    def _end(self, number: int, job: Job, error: Exception | None) -> None:
+        if not job.folder.is_dir():
+            gone = f"the training '{job.name}' is gone: its folder {job.folder} was removed; begin another one"
+            self._pass_on(number, "gone", ValueError(gone))
+        else:
+            self._pass_on(number, "ended" if error is None else "failed", error)
 
     def _pass_on(self, number: int, kind: str, content: Any) -> None:
         if not self._closed:
@@ -215,8 +245,12 @@ class TrainingRun(QObject):
         else:
             self._child = None
             is_done = self.last is not None and self.last.outcome is not None
-            self._enter("done" if is_done else "paused")
-            if kind == "failed":
+            if kind == "gone" and not is_done:
+                self.job = self.last = None
+                self._enter("idle")
+            else:
+                self._enter("done" if is_done else "paused")
+            if kind != "ended":
                 self.failed.emit(content)
 
     def _on_progress(self, progress: JobProgress) -> None:
@@ -231,6 +265,8 @@ class TrainingRun(QObject):
         if not self._closed:
             self._closed = True
             self._number += 1
+            with suppress(RuntimeError):  # Qt may have deleted it
+                self._patience.stop()
             self.runner.close()
             if self._child is not None:
                 self._child.stop()

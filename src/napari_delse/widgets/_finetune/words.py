@@ -57,8 +57,8 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min"
 
 
-def running(state: str, read: tuple[int, int], last: JobProgress | None) -> str:
-    """How far a training is."""
+def running(state: str, read: tuple[int, int], last: JobProgress | None, *, is_late: bool = False) -> str:
+    """How far a training is; late is one that should have ended."""
     if state == "preparing":
         return f"Reading the objects: {read[0]:,} of {read[1]:,} ..." if read[1] else "Reading the objects ..."
     if state == "starting":
@@ -68,6 +68,8 @@ def running(state: str, read: tuple[int, int], last: JobProgress | None) -> str:
             return "The time is over: the best model is judged ..."
         left = duration(last.remaining)
         return f"Training: {last.fraction:.0%}, about {left} left. You can go on annotating meanwhile."
+    if is_late:
+        return "The training has not ended yet. Wait, or end its program: it can go on from its last checkpoint."
     if state == "pausing":
         return "Saving the training ..."
     if state == "finishing":
