@@ -107,8 +107,11 @@ def annotated() -> Callable[..., None]:
     from napari_delse.annotation.session import AnnotationSession
     from napari_delse.geometry import Correction, ExtremePoints, ObjectMask
 
-    def write(image: np.ndarray, labels: np.ndarray, path: Path, drags: int = 0) -> None:
-        session = AnnotationSession(ArrayLabels(np.zeros(labels.shape, np.uint16)))
+    def write(
+        image: np.ndarray, labels: np.ndarray, path: Path, drags: int = 0, begun: np.ndarray | None = None
+    ) -> None:
+        before = np.zeros(labels.shape, np.uint16) if begun is None else begun.copy()
+        session = AnnotationSession(ArrayLabels(before), largest=int(before.max()))
         journal = start(session, Identity.of(image, "stack"), path)
         for z, plane in enumerate(labels):
             for label in filter(None, np.unique(plane)):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -351,6 +352,9 @@ def test_what_cannot_be_segmented_leaves_nothing(fails, job, tmp_path, predictor
     assert "no channel axis" in fails("segment", image, *rest, "--channels", "1")
     assert "--axes" in fails("segment", image, *rest, "--axes", "ZYX")
     assert "--json" in fails("segment", image, *rest, "--json", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        assert "is read-only" in fails("segment", image, *rest, "--json", tmp_path / "summary.json")
     image, *rest = job(np.stack([FLAT] * 3), TWO, metadata={"axes": "ZYX"})
     assert "axes ZYX" in fails("segment", image, *rest)
     image, *rest = job(np.stack([FLAT] * 3), [ObjectPrompt(4, (3,), TWO[0].prompt)], metadata={"axes": "ZYX"})

@@ -186,6 +186,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(source, tiny_parent, hom
     with pytest.raises(OSError, match="not enough room"):
         prepare(source, SHORT, parent=tiny_parent)
     assert not (home / "training").exists()
+    with pytest.raises(OSError, match=r"choose one on another disk with --out"):
+        prepare(source, SHORT, parent=tiny_parent, out=home / "mine")
 
 
 def test_preparing_can_be_ended_and_leaves_nothing(source, tiny_parent, home):

@@ -324,6 +324,25 @@ def test_files_and_journals_are_learned_from_as_well(viewer, open_widget, qtbot,
     assert "clicks of 12 of them were recorded, and of 2 also drags" in widget.found.text()
 
 
+def test_a_journal_that_began_with_labels_is_learned_from_with_these(
+    viewer, open_widget, qtbot, disks, tmp_path, annotated
+):
+    image, labels = disks(planes=3)
+    begun = labels * (np.arange(3) == 2)[:, None, None].astype(labels.dtype)
+    tifffile.imwrite(tmp_path / "begun.tif", begun, photometric="minisblack")
+    annotated(image, labels - begun, tmp_path / "work.jsonl", begun=begun)
+    viewer.add_image(image, name="disks")
+    widget = open_widget()
+    assert not widget.source.begun_edit.isVisibleTo(widget)
+    choose_kind(widget, "journal")
+    assert widget.source.begun_edit.isVisibleTo(widget)
+    widget.source.journal_edit.setText(str(tmp_path / "work.jsonl"))
+    until_told(qtbot, widget, "began with labels that were there already; give these too")
+    widget.source.begun_edit.setText(str(tmp_path / "begun.tif"))
+    until_ready(qtbot, widget)
+    assert "8 labelled objects" in widget.found.text()
+
+
 # ---------------------------------------------------------------- the form
 
 

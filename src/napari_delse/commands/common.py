@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -129,6 +130,8 @@ def check_json(out: str | None) -> None:
         existing = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not existing.is_dir():
             raise ValueError(f"--json {out} cannot be written as a file; name a file such as result.json")
+        if not os.access(existing, os.W_OK):
+            raise ValueError(f"--json {out} cannot be written, as {existing} is read-only; choose another folder")
 
 
 def report(json_out: str | None, content: dict[str, Any], lines: Sequence[str]) -> None:

@@ -315,7 +315,7 @@ class _Begun:
         made = not root.exists()
         root.mkdir(parents=True, exist_ok=True)
         try:
-            with new_folder(root, self.name) as aside, _full_disk(root, self._bytes()):
+            with new_folder(root, self.name) as aside, _full_disk(root, self._bytes(), self.out is not None):
                 self._fill(aside, source, told)
                 folder = _free(root, self.name) if self.out is None else root / "training"
                 if self.out is not None and folder.exists():
@@ -387,11 +387,12 @@ def _free(root: Path, name: str) -> Path:
 
 
 @contextmanager
-def _full_disk(folder: Path, needed: float) -> Iterator[None]:
-    """One sentence where there is no room."""
+def _full_disk(folder: Path, needed: float, is_chosen: bool) -> Iterator[None]:
+    """One sentence where there is no room; a folder was chosen with ``--out`` or is that of the user."""
+    remedy = "choose one on another disk with --out" if is_chosen else "set NAPARI_DELSE_HOME to one on another disk"
     sentence = (
-        f"there is not enough room in {folder} for a training, which takes about {needed / 1e6:.0f} MB; free some, or "
-        "set NAPARI_DELSE_HOME to a folder on another disk"
+        f"there is not enough room in the folder {folder} for a training, which takes about {needed / 1e6:.0f} MB; "
+        f"free some, or {remedy}"
     )
     if shutil.disk_usage(folder).free < needed:
         raise OSError(sentence)

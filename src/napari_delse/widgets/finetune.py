@@ -89,7 +89,7 @@ class FineTuneWidget(TrainingPanel):
         self.again_button.clicked.connect(lambda: self.choice.look(at_once=True))
         self.train_button.clicked.connect(lambda: self.train())
         self.pause_button.clicked.connect(lambda: self.run.pause())
-        self.stop_button.clicked.connect(lambda: self.run.finish(self.form.device))
+        self.stop_button.clicked.connect(lambda: self._finish())
         self.kill_button.clicked.connect(lambda: self._end())
         self.resume_button.clicked.connect(lambda: self.resume())
         self.drop_button.clicked.connect(lambda: self._drop())
@@ -222,6 +222,10 @@ class FineTuneWidget(TrainingPanel):
         offer = self.offers.offer
         if offer is not None and not offer.running and self._is_sure(self.offer_drop):
             self.offers.discard(offer.job)
+
+    def _finish(self) -> None:
+        self.notices.say()
+        self.run.finish(self.form.device)
 
     def _end(self) -> None:
         if self._is_sure(self.kill_button):

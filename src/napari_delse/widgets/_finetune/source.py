@@ -59,6 +59,10 @@ class SourceForm(QWidget):
         self.images_edit, images = self._place("Images: a file, an OME-Zarr folder, or a folder of images")
         self.truths_edit, truths = self._place("Labels: a file, an OME-Zarr folder, or a folder with the same names")
         self.journal_edit, journal = self._place("A journal that Annotate (DELSE) wrote", folders=False)
+        self.begun_edit, begun = self._place(
+            "Labels that were there before the journal began: a file or OME-Zarr folder"
+        )
+        self.begun_edit.setPlaceholderText("from before it, if there were some")
         self._rows = {
             "image": ("Image", self.image_box),
             "axis": ("Channel axis", self.channel_box),
@@ -66,6 +70,7 @@ class SourceForm(QWidget):
             "images": ("Images", images),
             "truths": ("Labels", truths),
             "journal": ("Journal", journal),
+            "begun": ("Labels", begun),
             "channels": ("Channels", self.channels_edit),
         }
         self._lay_out()
@@ -84,7 +89,7 @@ class SourceForm(QWidget):
         for box in (self.image_box, self.labels_box):
             box.activated.connect(lambda _: self._on_picked())
         self.channel_box.activated.connect(lambda _: self._on_changed())
-        for edit in (self.channels_edit, self.images_edit, self.truths_edit, self.journal_edit):
+        for edit in (self.channels_edit, self.images_edit, self.truths_edit, self.journal_edit, self.begun_edit):
             edit.textChanged.connect(lambda _: self.changed.emit())
 
     def _place(self, tip: str, *, folders: bool = True) -> tuple[QLineEdit, QWidget]:
@@ -157,7 +162,7 @@ class SourceForm(QWidget):
         shown = {
             "layers": of_layers | {"labels"},
             "files": {"images", "truths", "channels"},
-            "journal": of_layers | {"journal"},
+            "journal": of_layers | {"journal", "begun"},
         }[kind]
         for name, (_, field) in self._rows.items():
             field.setVisible(name in shown)
@@ -197,7 +202,7 @@ class SourceForm(QWidget):
         if self.kind == "journal":
             if not (path := self.journal_edit.text().strip()):
                 raise ValueError("Choose a journal of annotations, and the image that it belongs to.")
-            return partial(_journal, path, image)
+            return partial(_journal, path, image, self.begun_edit.text().strip())
         labels = self.labels_box.currentData()
         if labels is None:
             raise ValueError(NO_LABELS)
@@ -244,11 +249,15 @@ def _layers(image: ImageSource, labels: Any, axes: tuple[int, int]) -> Source:
     )
 
 
-def _journal(path: str, image: ImageSource) -> Source:
+def _journal(path: str, image: ImageSource, begun: str) -> Source:
+    from napari_delse.data.files import open_image
     from napari_delse.finetuning.labelled_sources import JournalSource
 
-    rgb = bool(image.layer.rgb)
-    return JournalSource(path, image.data, None, -1 if rgb else image.channel_axis, image.channels, rgb)
+    rgb, labels = bool(image.layer.rgb), None
+    if begun:
+        with open_image(Path(begun).expanduser()) as opened:
+            labels = opened.read()
+    return JournalSource(path, image.data, labels, -1 if rgb else image.channel_axis, image.channels, rgb)
 
 
 def _files(images: str, labels: str, channels: tuple[int, ...]) -> Source:
