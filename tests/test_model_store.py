@@ -155,7 +155,9 @@ def test_a_model_in_use_keeps_its_name_where_the_settings_cannot_be_written(mine
         raise OSError("Read-only file system")
 
     monkeypatch.setattr("napari_delse.annotation.preferences.write_preferences", read_only)
-    with pytest.raises(OSError, match=r"'mine' keeps its name, as it is in use and the settings, .*use another model"):
+    with pytest.raises(
+        OSError, match=r"'mine' keeps its name, as it is in use and the settings, .*see to it that they can"
+    ):
         rename_model("mine", "cells")
     assert set(available_models()) == {"default", "mine"}
 

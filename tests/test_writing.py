@@ -24,6 +24,12 @@ def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("notes.txt", "former")]
 
 
+def test_an_error_names_the_file_and_not_the_hidden_one(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(tmp_path / "notes.txt", lambda new: None)
+    assert caught.value.filename == str(tmp_path / "notes.txt")
+
+
 def test_two_threads_write_one_file_without_meeting(tmp_path):
     file, both = tmp_path / "notes.txt", threading.Barrier(2, timeout=30)
     failed = []

@@ -42,6 +42,10 @@ def aside(path: Path) -> Iterator[Path]:
         else:
             _settle(new)
             new.replace(path)
+    except OSError as error:
+        if error.filename == str(new) or error.filename == new:  # nobody knows the hidden name
+            error.filename = str(path)
+        raise
     finally:
         if new.is_dir():
             shutil.rmtree(new)

@@ -272,7 +272,7 @@ def rename_model(name: str, new: str) -> Path:
             target.rename(old.path)
             raise OSError(
                 f"'{name}' keeps its name, as it is in use and the settings, which name it, cannot be written "
-                f"({error}); use another model first"
+                f"({error}); see to it that they can"
             ) from error
     return target
 
