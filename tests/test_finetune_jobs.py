@@ -553,7 +553,7 @@ def test_damaged_scores_are_made_anew(job, content):
     assert last.done
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b"\0" * 100, b""])
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b"\0" * 100, b""], ids=["no text", "zeros", "empty"])
 def test_damaged_curves_keep_nobody_from_training(job, content):
     list(islice(run(job), 3))
     for file in ("history.csv", "strip.safetensors", "fit/log.csv"):
