@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 State = Literal["idle", "preparing", "starting", "training", "pausing", "finishing", "paused", "done"]
 WORKING = ("preparing", "starting", "training", "pausing", "finishing")
-ENDING = ("pausing", "finishing")
-_PATIENCE = 30_000  # milliseconds that a child has to end before it may be ended
+_PATIENCE = {"pausing": 30_000, "finishing": 300_000}  # milliseconds to save, or to judge, before it may be ended
 
 
 class TrainingLike(Protocol):
@@ -97,7 +96,7 @@ class TrainingRun(QObject):
         self._order: Literal["", "stop", "finish"] = ""
         self._number = 0
         self._closed = False
-        self._patience = QTimer(self, singleShot=True, interval=_PATIENCE)
+        self._patience = QTimer(self, singleShot=True)
         self._patience.timeout.connect(self.changed)
         self._told.connect(self._on_told, Qt.ConnectionType.QueuedConnection)
 
@@ -114,12 +113,12 @@ class TrainingRun(QObject):
     @property
     def is_late(self) -> bool:
         """Whether the child was asked to end, and should have by now."""
-        return self.state in ENDING and not self._patience.isActive()
+        return self.state in _PATIENCE and not self._patience.isActive()
 
     def _enter(self, state: State) -> None:
         self.state = state
-        if state in ENDING:
-            self._patience.start()
+        if state in _PATIENCE:
+            self._patience.start(_PATIENCE[state])
         else:
             self._patience.stop()
         self.changed.emit()
