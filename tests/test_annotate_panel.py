@@ -421,7 +421,8 @@ def export(qtbot, widget, kind, path):
 def test_every_format_is_written(open_widget, qtbot, tmp_path, kind):
     widget = open_widget(shape=(2, 80, 80))
     annotate(qtbot, widget, (5, 5), (30, 30), index=(1,))
-    widget.editor.classify([2], "nucleus")
+    widget.editor.classify([2], "nucleus\n")
+    widget.desk.source.layer.name = "well 3.5 um"
     suffix = next(one.suffix for one in FORMATS if one.kind == kind)
     path = tmp_path / f"out{suffix}"
     text = export(qtbot, widget, kind, path)
@@ -432,8 +433,9 @@ def test_every_format_is_written(open_widget, qtbot, tmp_path, kind):
     if suffix.endswith("tif"):
         np.testing.assert_array_equal(tifffile.imread(path), widget._labels.data)
     elif kind == "coco":
-        names = {one["id"]: one["name"] for one in json.loads(path.read_text())["categories"]}
-        assert "nucleus" in names.values()
+        content = json.loads(path.read_text())
+        assert "nucleus" in {one["name"] for one in content["categories"]}
+        assert [one["file_name"] for one in content["images"]] == ["well 3.5 um-z0000.tif", "well 3.5 um-z0001.tif"]
     elif kind == "prompts":
         found = read_prompts(path)
         assert [(one.label, one.index) for one in found] == [(1, (1,)), (2, (1,))]
@@ -656,6 +658,23 @@ def test_an_action_can_be_left_without_a_key():
         keyboard.rebind("next", "Blue")
     keyboard.release()
     assert not viewer.keymap
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"accept": "", "accept_here": "N"}, {"next": "Shift+B", "previous": "Shift+N"}],
+    ids=["moved", "swapped"],
+)
+def test_remembered_keys_come_back_whatever_the_others_are_without_them(chosen):
+    keyboard = Keyboard(ViewerModel(), {action.name: bool for action in ACTIONS}, chosen)
+    assert (keyboard.chosen, keyboard.problem) == (chosen, "")
+
+
+def test_remembered_keys_that_are_not_free_are_told_and_leave_the_others():
+    chosen = {"next": "Ctrl+Y", "previous": "Shift+N", "merge": "Blue", "gone": "Q"}
+    keyboard = Keyboard(ViewerModel(), {action.name: bool for action in ACTIONS}, chosen)
+    assert keyboard.chosen == {"next": "", "previous": "Shift+N"}  # its default is taken
+    assert "Ctrl+Y is used by napari" in keyboard.problem
 
 
 @pytest.mark.parametrize("key", ["Escape", "Enter", "Ctrl+Shift+Z", "PageUp", "Alt+F2", "Shift+N", "Delete", "="])

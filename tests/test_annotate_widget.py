@@ -560,6 +560,13 @@ def test_rolled_dims_and_scale(real_viewer, open_widget, qtbot, predictor):
     widget.accept()
     np.testing.assert_array_equal(widget._labels.data[:, 33], mask)
     del inside
+    real_viewer.dims.order = (0, 1, 2)
+    widget.reopen_object(1)
+    assert sorted(real_viewer.dims.displayed) == [0, 2]
+    assert real_viewer.dims.current_step[1] == 33
+    real_viewer.dims.order = (0, 1, 2)
+    widget.undo()
+    assert sorted(real_viewer.dims.displayed) == [0, 2]
 
 
 def test_a_click_on_another_plane_is_taken_back(viewer, open_widget, qtbot):
@@ -1151,6 +1158,18 @@ def test_clicks_that_do_nothing_are_explained_and_mended(viewer, open_widget, qt
     qtbot.waitUntil(lambda: why not in widget.guide.text())
 
 
+def test_the_way_from_selecting_clicks_leads_back_to_clicking(viewer, open_widget, qtbot):
+    viewer.add_image(np.zeros((80, 80)))
+    widget = open_widget()
+    clicks = widget._layers.clicks
+    clicks.mode = "select"
+    qtbot.waitUntil(lambda: "Move or delete clicks. To click again" in widget.guide.text())
+    widget.switch_tool()
+    assert viewer.layers.selection.active is clicks
+    assert str(clicks.mode) == "add"
+    qtbot.waitUntil(lambda: "1 of 4" in widget.guide.text())
+
+
 def test_what_can_be_undone_waits_while_another_image_is_looked_at(viewer, open_widget, qtbot):
     viewer.add_image(np.zeros((80, 80)), name="a")
     viewer.add_image(np.zeros((60, 60)), name="b")
@@ -1277,6 +1296,10 @@ def test_model_that_cannot_be_loaded(viewer, open_widget, qtbot, predictor):
     widget = open_widget(load=load, ready=False)
     qtbot.waitUntil(lambda: widget.notice.text() == "No such device; choose the CPU.")
     qtbot.waitUntil(lambda: widget._layers is not None and widget._layers.is_complete)
+    widget.notices.tell("2 objects became object 1.")
+    widget.device_box.activated.emit(0)
+    qtbot.waitUntil(lambda: widget.notice.text() == "No such device; choose the CPU.")
+    assert widget.status.property("trouble")
     click(widget, *DIAMOND)
     widget.device_box.setCurrentIndex(widget.device_box.findText("CPU"))
     widget.device_box.activated.emit(0)

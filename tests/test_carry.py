@@ -172,6 +172,17 @@ def test_what_was_undone_is_forgotten_when_a_run_takes(session, place, value):
     assert not session.can_redo
 
 
+def test_what_was_undone_is_forgotten_when_a_run_writes_more_of_its_object(session):
+    session.set_box(PlaneKey(AXES, (0,)), [(4, 4), (8, 8)])
+    session.receive(session.request(), Answer(ObjectMask(np.ones((5, 5), bool), (4, 4))))
+    session.commit()
+    session.delete(1)
+    session.undo()
+    assert session.can_redo
+    carried(session, "a", 1, value=1)
+    assert not session.can_redo  # the object would be gone, and its pixels there
+
+
 def test_a_run_that_was_undone_is_forgotten_when_it_goes_on(session, tmp_path):
     start(session, Identity("cells", (6, 20, 20), "<u2"), tmp_path, sync="never")
     carried(session, "a", 0)

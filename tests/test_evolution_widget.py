@@ -375,6 +375,10 @@ def test_sliders_stop_where_the_evolution_would_diverge_and_say_why(viewer, open
         settled(widget, qtbot)
         assert slider.value() < slider.maximum()
     assert np.isfinite(widget._session.preview.prediction.states[-1]).all()
+    slider = view.knobs.sliders["dt"]
+    slider.setValue(slider.minimum())
+    assert view.knobs.settings.dt == pytest.approx(0.05)
+    settled(widget, qtbot)
 
 
 def test_a_moving_slider_is_one_step_of_undo(viewer, open_widget, qtbot):

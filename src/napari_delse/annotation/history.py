@@ -216,6 +216,7 @@ class History:
             return
         undone = [edit for one in self._undone for edit in one.pixels]
         taken = {label for edit in undone for label in edit.labels if label and label not in self.objects}
+        taken |= {made.label for one in self._undone for made in (*one.removed, *one.added)}
         for edit in action.pixels:
             if edit.labels & taken or edit.without(~touched(undone, edit.plane, *edit.pixels.slices)) is not None:
                 self._undone.clear()

@@ -445,6 +445,7 @@ class AnnotationSession(History):
         ValueError
             If this session did not make one of them.
         """
+        class_name = " ".join(class_name.split())  # tables and files hold it in one line
         chosen = [find(self.objects, label, "name") for label in dict.fromkeys(labels)]
         changed = [made for made in chosen if made.class_name != class_name]
         if changed:

@@ -377,7 +377,8 @@ class Desk(QObject):
         """Between clicking and drawing correction lines."""
         if self.layers is None or self.layers.clicks is None or self.layers.drags is None:
             return
-        if self.viewer.layers.selection.active is self.layers.clicks and takes_clicks(self.layers.clicks):
+        clicks = self.layers.clicks
+        if self.viewer.layers.selection.active is clicks and takes_clicks(clicks) and str(clicks.mode) == "add":
             self.viewer.layers.selection.active = self.layers.drags
             self.layers.drags.mode = "add_line"
         else:

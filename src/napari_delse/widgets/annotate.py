@@ -284,7 +284,7 @@ class AnnotateWidget(AnnotatePanel):
 
     def _on_load_failed(self, error: BaseException) -> None:
         self._no_model = guide.sentence(error)
-        self._later()
+        self.notices.say()  # what was told before would hide it
 
     def _on_ready(self) -> None:
         self._journals.use_model(self.settings.model_box.currentData(), self._outliner.runner)

@@ -130,16 +130,20 @@ class EvolutionKnobs(QWidget):
         for knob in _KNOBS:
             bar = self.sliders[knob.name]
             bar.setEnabled(settings is not None and (self._evolves or knob.name == "threshold"))
-            value = 0.0 if settings is None else float(getattr(settings, knob.name))
+            if settings is None:
+                self.values[knob.name].setText("")
+                continue
+            value = float(getattr(settings, knob.name))
             position = round(value / knob.step)
             set_slider(bar, position, min(bar.minimum(), position), max(bar.maximum(), position))
-            self.values[knob.name].setText("" if settings is None else knob.form.format(value))
+            self.values[knob.name].setText(knob.form.format(value))
 
     def _on_knob(self, knob: _Knob, position: int) -> None:
         """A slider was moved: as far as it may be."""
         if self.settings is None:
             return
-        value = round(position * knob.step, 6)
+        # Only what somebody set otherwise lies below the lower end.
+        value = max(round(position * knob.step, 6), min(knob.low, float(getattr(self.settings, knob.name))))
         wanted = self.settings.turned(knob.name, value)
         self._want(wanted)
         if getattr(wanted, knob.name) < value:

@@ -61,7 +61,7 @@ class ExportControl:
             return
         layer = desk.source.layer
         file = getattr(layer.source, "path", None)
-        image_name = Path(file).name if file else layer.name
+        image_name = Path(file).name if file else f"{layer.name}.tif"
         place = Path(path).expanduser()
         export = Export.of(kind, place, desk.labels, desk.session.objects, image_name, replace=replace)
         self._form.show_progress(0, 0)

@@ -159,13 +159,25 @@ class Keyboard:
         self._lost: set[str] = set()  # actions whose key somebody else has bound in this viewer
         self._layers: list[Any] = []
         self.problem = ""  # why a chosen key is not used
-        for name, key in (chosen or {}).items():
+        self._choose(chosen or {})
+        for action in ACTIONS:
+            self._bind(action)
+
+    def _choose(self, chosen: Mapping[str, str]) -> None:
+        """Give actions their remembered keys: each is checked against what the others have in the end."""
+        for name, key in chosen.items():
+            if name in _BY_NAME:
+                with suppress(ValueError):  # told below
+                    self._keys[name] = normal(key) if key else ""
+        for name, key in chosen.items():
             try:
                 self._keys[name] = self._check(name, key)
             except ValueError as error:
                 self.problem = self.problem or sentence(error)
-        for action in ACTIONS:
-            self._bind(action)
+                if name in _BY_NAME:
+                    default = _BY_NAME[name].default
+                    others = [other for action, other in self._keys.items() if action != name]
+                    self._keys[name] = "" if default in others else default
 
     def __getitem__(self, name: str) -> str:
         """The key of an action; empty if it has none, or if somebody else took it first."""

@@ -40,7 +40,7 @@ class KeysTab(QWidget):
         grid.setVerticalSpacing(2)
         for row, (what, text) in enumerate(_MOUSE):
             grid.addWidget(QLabel(f"<b>{what}</b>"), row, 0)
-            grid.addWidget(QLabel(text), row, 1)
+            grid.addWidget(QLabel(text, wordWrap=True), row, 1)
         for row, action in enumerate(ACTIONS, len(_MOUSE)):
             where = "while a layer of this widget is active" if action.on_layers else "in any layer"
             field = QKeySequenceEdit()
@@ -51,7 +51,7 @@ class KeysTab(QWidget):
                 field.setMaximumSequenceLength(1)
             field.editingFinished.connect(lambda name=action.name: self._on_edited(name))
             self.fields[action.name] = field
-            name = QLabel(action.text)
+            name = QLabel(action.text, wordWrap=True)
             name.setToolTip(field.toolTip())
             grid.addWidget(field, row, 0)
             grid.addWidget(name, row, 1)

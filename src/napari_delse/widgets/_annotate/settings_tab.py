@@ -38,7 +38,7 @@ class SettingsTab(QWidget):
         self.protect_box.setToolTip("Accepted objects leave pixels alone that have a label already")
         self.fill_box = QCheckBox("Fill holes")
         self.fill_box.setToolTip("Holes of accepted objects are filled; other labels inside them stay")
-        self.part_box = QSpinBox(minimum=0, maximum=1_000_000, specialValueText="keep all", suffix=" px")
+        self.part_box = QSpinBox(minimum=0, maximum=1_000_000, suffix=" px")
         self.part_box.setKeyboardTracking(False)
         self.part_box.setToolTip(
             "Unconnected parts of an object with fewer pixels are left out; its largest part always stays. 0 keeps all"

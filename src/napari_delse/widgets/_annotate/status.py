@@ -58,6 +58,9 @@ def _tool(desk: Desk, session: AnnotationSession, layers: WorkLayers, words: gui
     if layers.clicks is not None and active is layers.clicks and not takes_clicks(layers.clicks):
         why = "is hidden" if not layers.clicks.visible else "moves the view" if layers.clicks.editable else "is locked"
         return f"Clicks do nothing now: the layer '{layers.clicks.name}' {why}. To click again: {words.switch_tool}."
+    if layers.clicks is not None and active is layers.clicks and str(layers.clicks.mode) == "select":
+        accept = "" if preview is None else f" To accept: {words.accept}."
+        return f"Move or delete clicks.{accept} To click again: {words.switch_tool}."
     if active is not layers.clicks:
         return f"Back to clicking (layer '{layers.clicks.name}'): {words.switch_tool}." if layers.clicks else ""
     return None

@@ -54,14 +54,17 @@ def shown_plane(desk: Desk) -> PlaneKey | None:
 
 
 def go_to(desk: Desk, plane: PlaneKey | None) -> None:
-    """Show the plane on which something changes."""
-    if plane is None or desk.layers is None or desk.layers.clicks is None or not plane.index:
+    """Show the plane on which something changes; the view is turned if it shows other axes."""
+    if plane is None or desk.layers is None or desk.layers.clicks is None:
         return
-    world = desk.layers.clicks.data_to_world(to_space(plane, [(0, 0)])[0])
-    offset = desk.viewer.dims.ndim - len(world)
+    dims, world = desk.viewer.dims, desk.layers.clicks.data_to_world(to_space(plane, [(0, 0)])[0])
+    offset = dims.ndim - len(world)
+    axes = sorted(axis + offset for axis in plane.axes)
+    if axes != sorted(dims.displayed[-2:]):
+        dims.order = (*(axis for axis in range(dims.ndim) if axis not in axes), *axes)
     for axis, value in enumerate(world):
         if axis not in plane.axes:
-            desk.viewer.dims.set_point(axis + offset, value)
+            dims.set_point(axis + offset, value)
 
 
 def show_object(desk: Desk, made: LabelledObject) -> None:
@@ -70,11 +73,8 @@ def show_object(desk: Desk, made: LabelledObject) -> None:
         return
     here = shown_plane(desk)
     piece = next((one for one in made.pieces if one.plane == here), made)
-    dims, offset = desk.viewer.dims, desk.viewer.dims.ndim - desk.source.ndim
-    axes = [axis + offset for axis in piece.plane.axes]
-    if sorted(axes) != sorted(dims.displayed[-2:]):
-        dims.order = (*(axis for axis in range(dims.ndim) if axis not in axes), *sorted(axes))
     go_to(desk, piece.plane)
+    dims, offset = desk.viewer.dims, desk.viewer.dims.ndim - desk.source.ndim
     middle = np.add(piece.mask.origin, np.array(piece.mask.shape) / 2 - 0.5)
     world = np.zeros(dims.ndim)
     world[offset:] = desk.layers.clicks.data_to_world(to_space(piece.plane, [middle])[0])
