@@ -204,11 +204,12 @@ def accept_many(widget: Any, spots: list[Spot], side: int, count: int) -> list[f
 def open_window(image: np.ndarray, widget_class: Any) -> tuple[Any, Any]:
     """The viewer and the widget, ready, with the spots in view."""
     import napari
+    from napari.utils._proxies import PublicOnlyProxy
 
     viewer = napari.Viewer()
     viewer.window._qt_window.resize(1280, 800)
     viewer.add_image(image, contrast_limits=(0, 255), name="image")
-    widget = widget_class(viewer)
+    widget = widget_class(PublicOnlyProxy(viewer))  # as napari's menu does
     viewer.window.add_dock_widget(widget, name="Annotate (DELSE)", area="right")
     wait_until(lambda: widget.is_ready, 300)
     camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera

@@ -54,6 +54,7 @@ def open_window(
     """A viewer with these layers and the widget, ready to be clicked on."""
     import napari
     from napari.layers import Layer
+    from napari.utils._proxies import PublicOnlyProxy
 
     from napari_delse.widgets.annotate import AnnotateWidget
 
@@ -63,7 +64,7 @@ def open_window(
     viewer.show()
     for layer in layers:
         viewer.add_layer(Layer.create(*layer))
-    widget = AnnotateWidget(viewer, **widget_options)
+    widget = AnnotateWidget(PublicOnlyProxy(viewer), **widget_options)  # as napari's menu does
     viewer.window.add_dock_widget(widget, name="Annotate (DELSE)", area="right")
     wait_until(lambda: widget.is_ready, 300)
     let_pass(0.3)

@@ -34,6 +34,7 @@ SIZE = (1280, 800)
 def open_window(image: Any, labels: Any, theme: str) -> tuple[Any, Any]:
     """A viewer with an image, its labels and the widget."""
     import napari
+    from napari.utils._proxies import PublicOnlyProxy
 
     from napari_delse.widgets.batch import BatchWidget
 
@@ -44,7 +45,7 @@ def open_window(image: Any, labels: Any, theme: str) -> tuple[Any, Any]:
     axes = ("z", "y", "x")
     viewer.add_image(image, name="stack", axis_labels=axes)
     viewer.add_labels(labels, name="labels", axis_labels=axes)
-    widget = BatchWidget(viewer)
+    widget = BatchWidget(PublicOnlyProxy(viewer))  # as napari's menu does
     viewer.window.add_dock_widget(widget, name="Batch (DELSE)", area="right")
     let_pass(0.5)
     viewer.reset_view()

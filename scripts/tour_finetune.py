@@ -58,10 +58,12 @@ class Trainer(Person):
     """
 
     def __init__(self, image: np.ndarray, theme: str) -> None:
+        from napari.utils._proxies import PublicOnlyProxy
+
         from napari_delse.widgets.finetune import FineTuneWidget
 
         super().__init__(*open_window([(image, {"name": "cells"}, "image")], theme))
-        self.tuner = FineTuneWidget(self.viewer)
+        self.tuner = FineTuneWidget(PublicOnlyProxy(self.viewer))  # as napari's menu does
         self.viewer.window.add_dock_widget(self.tuner, name="Fine-tune (DELSE)", area="right", tabify=True)
         self.viewer.dims.current_step = (PLANE, 0, 0)
         wait_until(lambda: self.tuner._is_ready and self.tuner.models.models, LONG)

@@ -34,6 +34,13 @@ def qtbot(qtbot):
     return qtbot
 
 
+def handed(viewer):
+    """A viewer as napari hands it to widgets of its menu: behind a proxy, if it has a window."""
+    from napari.utils._proxies import PublicOnlyProxy
+
+    return PublicOnlyProxy(viewer) if hasattr(viewer, "window") else viewer
+
+
 @pytest.fixture
 def annotating(qtbot):
     """Opens the Annotate widget on a viewer, in its window if there is one, and shuts it down in the end."""
@@ -42,7 +49,9 @@ def annotating(qtbot):
     opened = []
 
     def open_on(viewer, predictor, load=None, models=("default",), *, ready=True):
-        widget = AnnotateWidget(viewer, load=load or (lambda model, device: predictor), names=lambda: list(models))
+        widget = AnnotateWidget(
+            handed(viewer), load=load or (lambda model, device: predictor), names=lambda: list(models)
+        )
         if hasattr(viewer, "window"):
             viewer.window.add_dock_widget(widget, name="Annotate (DELSE)")
         else:

@@ -11,6 +11,7 @@ pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
 import zarr
+from conftest import handed
 from napari.components import ViewerModel
 
 import napari_delse.checkpoint  # noqa: F401 - imports torch, for which the first test would else wait in the worker
@@ -114,7 +115,7 @@ def open_widget(qtbot, predictor, request):
     def open_it(load=lambda model, device: predictor):
         window = "real_viewer" in request.fixturenames
         viewer = request.getfixturevalue("real_viewer" if window else "viewer")
-        widget = BatchWidget(viewer, load=load, names=lambda: ["default"], fingerprint_of=lambda model: "stub")
+        widget = BatchWidget(handed(viewer), load=load, names=lambda: ["default"], fingerprint_of=lambda model: "stub")
         if window:
             viewer.window.add_dock_widget(widget, name="Batch (DELSE)")
         else:
@@ -755,7 +756,7 @@ def test_labels_of_a_run_are_given_to_nobody_else_while_it_goes_on(viewer, open_
 
 def test_the_annotate_widget_has_the_run_in_its_history(real_viewer, open_widget, qtbot, truth, predictor):
     labels = begin(real_viewer, truth)
-    annotate = AnnotateWidget(real_viewer, load=lambda model, device: predictor, names=lambda: ["default"])
+    annotate = AnnotateWidget(handed(real_viewer), load=lambda model, device: predictor, names=lambda: ["default"])
     real_viewer.window.add_dock_widget(annotate)
     qtbot.waitUntil(lambda: annotate.is_ready)
     annotate.desk.choose_labels(labels)
@@ -776,7 +777,7 @@ def test_the_annotate_widget_takes_over_what_was_done_before_it_came(real_viewer
     labels = begin(real_viewer, truth)
     widget = open_widget()
     run(qtbot, widget)
-    annotate = AnnotateWidget(real_viewer, load=lambda model, device: predictor, names=lambda: ["default"])
+    annotate = AnnotateWidget(handed(real_viewer), load=lambda model, device: predictor, names=lambda: ["default"])
     real_viewer.window.add_dock_widget(annotate)
     qtbot.waitUntil(lambda: annotate.is_ready)
     assert annotate._labels is labels

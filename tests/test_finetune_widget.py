@@ -16,6 +16,7 @@ import tifffile
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
+from conftest import handed
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
@@ -89,7 +90,7 @@ def open_widget(qtbot, viewer):
     opened = []
 
     def open_it(start=InThread, on=None, **settings):
-        widget = FineTuneWidget(viewer if on is None else on, start=start)
+        widget = FineTuneWidget(handed(viewer if on is None else on), start=start)
         if on is None:
             qtbot.addWidget(widget)
         opened.append(widget)
@@ -747,16 +748,29 @@ def test_the_annotate_widget_takes_the_new_model_and_notices_changes(viewer, ope
     annotate.shut_down()
 
 
-def test_opened_from_the_menu_both_widgets_find_each_other(make_napari_viewer, qtbot):
-    """napari gives each of them a viewer of its own: a proxy."""
+def test_opened_from_the_menu_all_widgets_work_and_find_each_other(make_napari_viewer, qtbot):
+    """napari gives each of them a viewer of its own: a proxy, whose layers are others at each question."""
     viewer = make_napari_viewer()
-    opened = [viewer.window.add_plugin_dock_widget("napari-delse", f"{name} (DELSE)") for name in NAMES]
-    (_, widget), (_, annotate) = opened
+    image = viewer.add_image(np.zeros((4, 80, 80), np.uint8), name="stack")
+    opened = [viewer.window.add_plugin_dock_widget("napari-delse", f"{name} (DELSE)") for name in (*NAMES, "Batch")]
+    (_, widget), (_, annotate), (_, batch) = opened
     assert widget.annotate is annotate
-    qtbot.waitUntil(lambda: widget._is_ready and annotate._outliner.is_ready)
+    assert annotate.viewer is widget.viewer is batch.viewer is viewer
+    qtbot.waitUntil(lambda: widget._is_ready and annotate.is_ready)
+    clicks = annotate.desk.layers.clicks
+    assert viewer.layers.selection.active is clicks
+    qtbot.waitUntil(lambda: "1 of 4" in annotate.guide.text())
+    annotate.switch_tool()
+    assert viewer.layers.selection.active is annotate.desk.layers.drags
+    annotate.switch_tool()
+    assert viewer.layers.selection.active is clicks
+    viewer.layers.selection.active = image
+    qtbot.waitUntil(lambda: "Back to clicking" in annotate.guide.text())
+    assert batch.form.image_box.currentData() is widget.source.image_box.currentData() is image
     for dock, _ in opened:
         viewer.window.remove_dock_widget(dock)
     assert widget._closed
+    assert annotate._closed
 
 
 # ---------------------------------------------------------------- models

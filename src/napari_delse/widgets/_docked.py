@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+V = TypeVar("V")
 
 STYLE = """
 QFrame#status { border-left: 4px solid #ffd400; border-radius: 0px; background: rgba(128, 128, 128, 40); }
@@ -26,6 +28,15 @@ def main_window(widget: QWidget) -> QWidget:
     while (parent := widget.parentWidget()) is not None:
         widget = parent
     return widget
+
+
+def itself(viewer: V) -> V:
+    """The viewer itself: widgets of napari's menu get a proxy, which gives another proxy for a layer at each question.
+
+    With these no layer is the one that is active, nor any other that it is compared with.
+    """
+    found: V = getattr(viewer, "__wrapped__", viewer)
+    return found
 
 
 class DockedPanel(QWidget):

@@ -28,6 +28,7 @@ from napari_delse.widgets._annotate.status import what_next
 from napari_delse.widgets._annotate.view import show_draft, show_object
 from napari_delse.widgets._collecting import ShortCollections
 from napari_delse.widgets._desk import Desk
+from napari_delse.widgets._docked import itself
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._layers import WorkLayers, camera_of
@@ -68,7 +69,7 @@ class AnnotateWidget(AnnotatePanel):
         names: Callable[[], list[str]] = model_names,
     ) -> None:
         super().__init__()
-        self.viewer = napari_viewer
+        self.viewer = viewer = itself(napari_viewer)
         self._no_model = ""  # why the model did not load; stays until one does
         self._connected = Followed()  # for as long as the widget lives
         self._closed = False
@@ -80,7 +81,7 @@ class AnnotateWidget(AnnotatePanel):
         self.notices = Notices(self._later)
         self._journals = Journals(self._later)
         self._outliner = Outliner(load, self._on_ready, self._on_load_failed)
-        self.desk = Desk(napari_viewer, self._journals, self.notices, self._later)
+        self.desk = Desk(viewer, self._journals, self.notices, self._later)
         self._still = StillWindow(self, _TIMERS["patience"] + 40)
         self.editor = Editor(self.desk, self._outliner, self.notices, self._later, self._refresh, self._still.hold)
         self._hearing = Hearing(self.desk, self.notices, self.editor.ask, self.editor.foresee)
@@ -93,8 +94,8 @@ class AnnotateWidget(AnnotatePanel):
         self.settings.show_policy(remembered.policy)
         self.settings.offer_models([remembered.model])
         self.desk.use_policy(remembered.policy)
-        self.keyboard = Keyboard(napari_viewer, self._key_actions(), remembered.keys)
-        self.evolution = EvolutionView(napari_viewer)
+        self.keyboard = Keyboard(viewer, self._key_actions(), remembered.keys)
+        self.evolution = EvolutionView(viewer)
         self.add_tab(self.evolution, "Evolution", "How the level set moved to the outline, and settings of that")
         self._layer_list = LayerList(self.desk, self._connected, self._choose_image, self._fill_choices)
         others = (self._exports.exporter, self._remembered, self.evolution.runner, self._collections)

@@ -19,6 +19,7 @@ from napari_delse.widgets._batch.panel import BatchPanel, duration
 from napari_delse.widgets._batch.plan import read_plane
 from napari_delse.widgets._batch.restoring import BatchRestorer
 from napari_delse.widgets._batch.run import BatchRunner, Control
+from napari_delse.widgets._docked import itself
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._fields import paint_icons
 from napari_delse.widgets._layers import camera_of
@@ -60,7 +61,7 @@ class BatchWidget(BatchPanel):
         fingerprint_of: Callable[[str], str] = fingerprint,
     ) -> None:
         super().__init__()
-        self.viewer = napari_viewer
+        self.viewer = viewer = itself(napari_viewer)
         self._closed = False
         self._bound: list[str] = []  # keys
         self._connected = Followed()  # for as long as the widget lives
@@ -72,10 +73,10 @@ class BatchWidget(BatchPanel):
         self._journals = Journals(self._later)
         self.runner = BatchRunner(load, fingerprint_of)
         self.labels = BatchLabels(self._journals, self._later, lambda layer: self.work.touched(layer))
-        self.work = LayerWork(napari_viewer, self, self.runner, self.labels, self.notices, self._later)
-        self.file_work = FileWork(napari_viewer, self, self.runner, self.notices, self._later, fingerprint_of)
+        self.work = LayerWork(viewer, self, self.runner, self.labels, self.notices, self._later)
+        self.file_work = FileWork(viewer, self, self.runner, self.notices, self._later, fingerprint_of)
         self._timers["files"].timeout.connect(self.file_work.look)
-        self.restorer = BatchRestorer(napari_viewer, self.form, self.labels, self._journals, self.notices, self._offer)
+        self.restorer = BatchRestorer(viewer, self.form, self.labels, self._journals, self.notices, self._offer)
         self._workers = (self.runner, self.work, self.file_work)
         self.destroyed.connect(partial(let_go, (*self._workers, self._journals), (self._connected,)))
         self._connect()

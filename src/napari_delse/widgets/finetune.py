@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton
 
-from napari_delse.widgets._docked import main_window
+from napari_delse.widgets._docked import itself, main_window
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._finetune import words as say
 from napari_delse.widgets._finetune.choice import SourceChoice
@@ -52,8 +52,9 @@ class FineTuneWidget(TrainingPanel):
         napari_viewer: napari.viewer.Viewer,
         start: Callable[[Job, str], TrainingLike] = start_training,
     ) -> None:
-        super().__init__(SourceForm(napari_viewer))
-        self.viewer = napari_viewer
+        viewer = itself(napari_viewer)
+        super().__init__(SourceForm(viewer))
+        self.viewer = viewer
         self._closed = self._is_ready = False
         self._unused = ""  # the model from before, once another one was taken
         self._connected = Followed()
@@ -63,7 +64,7 @@ class FineTuneWidget(TrainingPanel):
         self._sure = QTimer(self, singleShot=True, interval=_SURE)
         self._sure.timeout.connect(self._calm)
         self.notices = Notices(self._later)
-        self.choice = SourceChoice(self.source, napari_viewer, lambda: self.annotate, self._validation, self._later)
+        self.choice = SourceChoice(self.source, viewer, lambda: self.annotate, self._validation, self._later)
         self.surveyor, self.run, self.runner = self.choice.surveyor, TrainingRun(start), Runner("napari-delse-finetune")
         self.offers = JobOffers(self._later, self.notices.say)
         self.pictures = Pictures(self._show_pictures)

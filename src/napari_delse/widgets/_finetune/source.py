@@ -62,7 +62,7 @@ class SourceForm(QWidget):
         self.begun_edit, begun = self._place(
             "Labels that were there before the journal began: a file or OME-Zarr folder"
         )
-        self.begun_edit.setPlaceholderText("from before it, if there were some")
+        self.begun_edit.setPlaceholderText("before it, if any")
         self._rows = {
             "image": ("Image", self.image_box),
             "axis": ("Channel axis", self.channel_box),
