@@ -19,6 +19,7 @@ from napari_delse.annotation.edits import PlaneKey
 from napari_delse.geometry import Crop, CropConfig, ObjectMask
 from napari_delse.propagation.planes import objects_of
 from napari_delse.propagation.shapes import signed_distance
+from napari_delse.widgets import _label_store
 from napari_delse.widgets._batch import labels as _batch_labels
 from napari_delse.widgets._batch import survey as _survey
 from napari_delse.widgets._batch.filework import _layer
@@ -397,6 +398,7 @@ def test_a_run_that_is_undone_while_it_goes_on_stops(viewer, open_widget, qtbot,
     ("what", "told"),
     [
         ("undone", "The run was undone, so it ended."),
+        ("undone elsewhere", "The run was undone, so it ended."),
         ("full disk", "No space left."),
         ("deleted", "'mine' was deleted, so the run ended."),
         ("other data", "'mine' got other data, so the run ended."),
@@ -418,6 +420,8 @@ def test_a_run_ends_also_while_its_last_planes_are_being_written(
     match what:
         case "undone":
             widget.undo()
+        case "undone elsewhere":  # by the annotate widget
+            widget.labels.find(labels).undo()
         case "full disk":
 
             def carry(*args):
@@ -834,6 +838,28 @@ def test_a_widget_that_is_opened_again_knows_what_was_carried(real_viewer, open_
     qtbot.waitUntil(lambda: "2 objects on 2 planes" in again.guide.text())  # the others are no key planes
     again.undo_button.click()
     assert not labels.data[1:8].any()
+
+
+def test_what_another_widget_takes_back_is_known_however_it_is_written(viewer, open_widget, qtbot, truth, monkeypatch):
+    labels = begin(viewer, truth)
+    widget = open_widget()
+    run(qtbot, widget)
+    qtbot.waitUntil(lambda: len(widget.work.survey.known) == PLANES)
+    monkeypatch.setattr(_label_store, "_LONG", 3)  # past napari's undo, which tells of nothing then
+    widget.labels.find(labels).undo()
+    qtbot.waitUntil(lambda: not widget.work.survey.known.get(4, True))
+    ready(qtbot, widget)
+
+
+def test_a_damaged_journal_does_not_hide_what_was_done(viewer, open_widget, truth, qtbot):
+    begin(viewer, truth)
+    widget = open_widget()
+    widget._journals._lost = "Unfinished work cannot be offered: it is damaged."
+    widget._refresh()
+    assert widget.notice.text() == widget._journals._lost
+    widget.notices.tell("3 files are done.")
+    widget._refresh()
+    assert widget.notice.text() == "3 files are done."
 
 
 def test_what_is_restored_is_chosen_so_that_it_can_be_undone(viewer, open_widget, qtbot, truth):

@@ -205,7 +205,7 @@ def test_preparing_can_be_ended_and_leaves_nothing(source, tiny_parent, home):
 
 
 def test_what_a_killed_preparation_left_is_removed_by_the_next_one(source, tiny_parent):
-    left = user_jobs() / ".disks.1-01234567.part"
+    left = user_jobs() / ".disks.1-01234567.making"
     left.mkdir(parents=True)
     (left / "pack.safetensors").touch()
     prepare(source, SHORT, parent=tiny_parent)

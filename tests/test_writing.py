@@ -86,21 +86,28 @@ with new_folder(Path(sys.argv[1]), "cells") as folder:
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    assert len(list(tmp_path.glob(".cells.*.part"))) == 1
-    (tmp_path / ".mine.part").mkdir()
+    assert len(list(tmp_path.glob(".cells.*.making"))) == 1
+    (tmp_path / ".mine.making").mkdir()
     with new_folder(tmp_path, "cells") as first:
-        assert {path.name for path in tmp_path.glob("*.part")} == {".mine.part", first.name}
+        assert {path.name for path in tmp_path.glob("*.making")} == {".mine.making", first.name}
         with new_folder(tmp_path, "cells") as second:
             assert first.is_dir()
             (second / "pack").touch()
             second.rename(tmp_path / "cells")
-    assert {path.name for path in tmp_path.iterdir()} == {".mine.part", "cells"}
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.making", "cells"}
 
 
 def test_nothing_is_removed_where_locks_do_not_work(tmp_path, monkeypatch):
-    left = tmp_path / ".cells.1-01234567.part"
+    left = tmp_path / ".cells.1-01234567.making"
     left.mkdir()
     monkeypatch.setattr(_filelock, "_try", lambda *_, **__: True)  # as it answers there
     with new_folder(tmp_path, "cells"):
         pass
     assert left.is_dir()
+
+
+def test_files_that_are_being_written_aside_are_not_taken_for_what_a_killed_process_left(tmp_path):
+    with aside(tmp_path / "labels.ome.zarr") as new:
+        new.mkdir()
+        with new_folder(tmp_path, "cells"):
+            assert new.is_dir()

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from napari_delse import _filelock
 
-_LEFT = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.part")
+_LEFT = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.making")
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # file systems that cannot wait for their disk
 
 
@@ -81,7 +81,7 @@ def new_folder(root: Path, name: str) -> Iterator[Path]:
     What processes that were killed have left of theirs is removed before.
     """
     root.mkdir(parents=True, exist_ok=True)
-    folder = beside(root / name)
+    folder = beside(root / name, "making")
     held = folder.with_suffix(".lock")
     file = os.open(held, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
     try:

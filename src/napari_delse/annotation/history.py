@@ -67,6 +67,7 @@ class History:
         self._draft = Draft()
         self._done: list[Action] = []
         self._undone: list[Action] = []
+        self._known_undone: tuple[int, Action, set[int], dict[PlaneKey, list[PixelEdit]]] | None = None
 
     @property
     def draft(self) -> Draft:
@@ -102,6 +103,10 @@ class History:
     def undone(self) -> tuple[Action, ...]:
         """Everything undone and not done again, in the order in which redo takes it."""
         return tuple(reversed(self._undone))
+
+    def is_undone(self, run: str) -> bool:
+        """Whether a run was taken back, and not done again."""
+        return any(run_of(one) == run for one in self._undone)
 
     # ---- labels
 
@@ -211,16 +216,31 @@ class History:
 
     def _forget_undone(self, action: Action) -> None:
         """What was undone is not done again after another action, but for a run that has nothing to do with it."""
-        if not isinstance(action, Carry) or any(run_of(one) == action.run for one in self._undone):
+        if not self._undone:
+            return
+        if not isinstance(action, Carry) or self.is_undone(action.run):
             self._undone.clear()
             return
-        undone = [edit for one in self._undone for edit in one.pixels]
-        taken = {label for edit in undone for label in edit.labels if label and label not in self.objects}
-        taken |= {made.label for one in self._undone for made in (*one.removed, *one.added)}
+        taken, by_plane = self._undone_pixels()
         for edit in action.pixels:
-            if edit.labels & taken or edit.without(~touched(undone, edit.plane, *edit.pixels.slices)) is not None:
+            others = [key for key in by_plane if key.axes != edit.plane.axes]
+            near = [one for key in (edit.plane, *others) for one in by_plane.get(key, ())]
+            if edit.labels & taken or edit.without(~touched(near, edit.plane, *edit.pixels.slices)) is not None:
                 self._undone.clear()
                 return
+
+    def _undone_pixels(self) -> tuple[set[int], dict[PlaneKey, list[PixelEdit]]]:
+        """Labels that are to be had again, and pixels by their planes; known as long as nothing else is undone."""
+        count, last, known = len(self._undone), self._undone[-1], self._known_undone
+        if known is None or known[0] != count or known[1] is not last:
+            by_plane: dict[PlaneKey, list[PixelEdit]] = {}
+            taken = {made.label for one in self._undone for made in (*one.removed, *one.added)}
+            for one in self._undone:
+                for edit in one.pixels:
+                    by_plane.setdefault(edit.plane, []).append(edit)
+                    taken |= {label for label in edit.labels if label and label not in self.objects}
+            known = self._known_undone = (count, last, taken, by_plane)
+        return known[2:]
 
     def _apply(self, action: Action, *, write: bool = True) -> None:
         """Carry an action out; if the labels cannot be written, nothing has happened."""

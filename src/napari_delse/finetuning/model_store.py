@@ -286,7 +286,7 @@ def delete_model(name: str) -> None:
         If there is no such model, or it came with the package.
     """
     info = _own(name)
-    aside = beside(info.path)
+    aside = beside(info.path, "gone")
     info.path.rename(aside)  # so that it is never half there
     shutil.rmtree(aside)
 

@@ -408,6 +408,7 @@ class _Training:
             state.stale += 1
         self.save_state()  # from here on the older model is not needed
         if old and old != state.best_folder:
+            self.base = state.best_folder if self.base == old else self.base
             shutil.rmtree(self.folder / old, ignore_errors=True)
         if not self._seen_before:
             self._seen_before = evaluate(Predictor(self.parent, self.device), self.objects)[1]

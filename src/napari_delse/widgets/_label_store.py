@@ -20,6 +20,9 @@ from napari_delse.widgets._source import to_space
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari.utils.events import EventEmitter
+
+_WRITTEN = "delse_written"
 SMALL = 4_000_000  # labels that are searched for the largest one at once
 _AT_ONCE = 8_000_000  # labels that are read at once to find the largest
 _MANY = 20_000  # pixels with values of their own, which are written past napari's undo: it takes them one by one
@@ -120,6 +123,7 @@ class LayerLabels:
             block = np.array(data[key])
             plane.flat(block)[where] = values
             data[key] = block
+        written_past_undo(layer)(key=key)
         with suppress(AttributeError):  # private: without it the layer is always drawn
             if layer._get_update_slices(key) is None:
                 return
@@ -170,6 +174,14 @@ class LayerLabels:
                 plane.flat(block)[where] = value
                 layer.data[key] = block
                 layer.refresh()
+
+
+def written_past_undo(layer: Labels) -> EventEmitter:
+    """Tells of what napari's paint event does not: with ``key``, slices of the array that were written."""
+    if not hasattr(layer.events, _WRITTEN):
+        layer.events.add(**{_WRITTEN: None})
+    emitter: EventEmitter = getattr(layer.events, _WRITTEN)
+    return emitter
 
 
 @contextmanager

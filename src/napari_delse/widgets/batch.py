@@ -294,7 +294,8 @@ class BatchWidget(BatchPanel):
         self.review.show_runs(self.work.line, traces.runs, traces.corrected)
         self.show_doubts(self.review.count)
         sentence, reason = ("", "") if busy else self._what_next()
-        trouble = self.notices.text if self.notices.is_trouble else self._problem()
+        trouble = "" if self.notices.text else self._problem()
+        trouble = self.notices.text if self.notices.is_trouble else trouble
         text = self._what_runs() if busy else sentence or guide.sentence(reason)
         self.show_status(text, trouble or self.notices.text, trouble=bool(trouble))
         self.start_button.setEnabled(bool(sentence))

@@ -168,6 +168,8 @@ class BatchLabels:
 
         def write(edit: PixelEdit) -> None:
             session = self.session(layer, source)
+            if session.is_undone(run):
+                raise RuntimeError("the run was undone, so it ended")
             kept = edit.without_labels(objects - session.objects.keys())
             session.carry(run, [] if kept is None else [kept])
 

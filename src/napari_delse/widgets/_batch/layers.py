@@ -12,7 +12,6 @@ from uuid import uuid4
 import numpy as np
 from napari.layers import Image, Labels, Points
 
-from napari_delse.annotation.actions import run_of
 from napari_delse.annotation.carrying import PlaneLine, Traces, earlier, edits_of
 from napari_delse.annotation.edits import ArrayLabels, PixelEdit
 from napari_delse.propagation.planes import PropagatedPlane
@@ -25,7 +24,7 @@ from napari_delse.widgets._brush import painted_along
 from napari_delse.widgets._desk import desk_of
 from napari_delse.widgets._events import Followed
 from napari_delse.widgets._kept import is_idle
-from napari_delse.widgets._label_store import largest_label
+from napari_delse.widgets._label_store import largest_label, written_past_undo
 from napari_delse.widgets._layers import MINE, is_picture, new_labels
 
 if TYPE_CHECKING:
@@ -139,6 +138,7 @@ class LayerWork:
                 self._followed.follow(layer.events.data, self._on_data)
                 if isinstance(layer, Labels):
                     self._followed.follow(layer.events.paint, self._on_painted)
+                    self._followed.follow(written_past_undo(layer), self._on_written_past_undo)
 
     @property
     def _surveyed(self) -> Labels | None:
@@ -154,6 +154,13 @@ class LayerWork:
                 self._forget(None if line is None else painted_along(event.value, line.along))
             except (AttributeError, TypeError, ValueError, IndexError):  # another version may tell it otherwise
                 self._forget()
+        self._changed()
+
+    def _on_written_past_undo(self, event: Event) -> None:
+        line = self.line
+        if event.source is self._surveyed and line is not None:
+            planes = event.key[line.along]
+            self._forget(range(planes.start, planes.stop))
         self._changed()
 
     def _on_data(self, event: Event) -> None:
@@ -295,7 +302,7 @@ class LayerWork:
         now = run.layer, run.source.layer
         if changed := [one for one, data in zip(now, run.data, strict=True) if one.data is not data]:
             self._give_up(run, f"'{changed[0].name}' got other data, so the run ended.")
-        elif session is not None and any(run_of(one) == run.name for one in session.undone):
+        elif session is not None and session.is_undone(run.name):
             self._give_up(run, "The run was undone, so it ended.")
 
     def removed(self, layer: Layer) -> None:
