@@ -239,6 +239,8 @@ def _standing(contents: Contents) -> list[dict[str, Any]]:
             done.insert(place_in(done, _run(action), _run), action)
         elif entry["step"] in ("undo", "redo"):
             here, there = (done, undone) if entry["step"] == "undo" else (undone, done)
+            if not here:  # the session knew of one that was undone before a run went on
+                continue
             begin = step_begin(here, _run)
             there += here[begin:][::-1]
             del here[begin:]
