@@ -27,7 +27,8 @@ from safetensors import safe_open
 import tables
 from lineplot import Line, draw
 from measures import Scored, measure, read_cards, step_of
-from napari_delse.checkpoint import write_atomically, write_json
+from napari_delse._writing import write_atomically
+from napari_delse.checkpoint import write_json
 from napari_delse.evaluation import EvaluateConfig, ObjectKey, ObjectScore, read_list, run, set_names
 from napari_delse.metrics import Scores
 from napari_delse.model import config_from_dict

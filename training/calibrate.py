@@ -25,8 +25,9 @@ import numpy.typing as npt
 import torch
 from scipy.stats import spearmanr
 
+from napari_delse._writing import write_atomically
 from napari_delse.annotator import simulated_drag, simulated_prompt
-from napari_delse.checkpoint import write_atomically, write_json
+from napari_delse.checkpoint import write_json
 from napari_delse.confidence import DIRECTIONS, FITTED, Calibration, agreement, expected_iou, features_of, fit
 from napari_delse.data.samples import IGNORE, Sample, read_folder
 from napari_delse.evaluation import ObjectKey, choose_objects, objects_of, read_list, set_names

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from lineplot import Line, draw
-from napari_delse.checkpoint import write_atomically
+from napari_delse._writing import write_atomically
 from napari_delse.data.samples import IGNORE, Sample, group_of, object_ids, read_folder, validation_groups
 from napari_delse.evaluation import choose_objects, read_list, set_names
 from napari_delse.finetuning.config import FineTuneConfig

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from napari_delse.checkpoint import load_model, parameter_count, save_model, write_atomically
+from napari_delse._writing import write_atomically
+from napari_delse.checkpoint import load_model, parameter_count, save_model
 from napari_delse.evaluation import EvaluateConfig, read_list, run, set_names
 from napari_delse.predict import Predictor
 from pack import SETS

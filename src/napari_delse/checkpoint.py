@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from napari_delse._writing import write_atomically as write_atomically
+from napari_delse._writing import write_atomically
 from napari_delse.model import Delse, ModelConfig, config_from_dict
 
 MODEL_FILES = ("config.json", "model.safetensors", "card.json")  # of which the last may be missing

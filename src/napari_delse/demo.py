@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_delse._sample_data import sample_folder
-from napari_delse.checkpoint import write_atomically
+from napari_delse._writing import write_atomically
 from napari_delse.data.files import ImageFile, label_dtype, open_image, write_labels
 from napari_delse.data.images import ArrayLike
 from napari_delse.data.prompts import ObjectPrompt, read_prompts

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_delse.checkpoint import write_atomically, write_json
+from napari_delse._writing import write_atomically
+from napari_delse.checkpoint import write_json
 from napari_delse.data.samples import object_ids
 
 Labels = npt.NDArray[np.uint16]

@@ -234,9 +234,10 @@ def _standing(contents: Contents) -> list[dict[str, Any]]:
     for entry in contents.actual():
         if entry["step"] == "do":
             action = entry["action"]
-            if _run(action) in map(_run, (*undone, {})):  # else what it leaves of them is told by what is redone
+            run = _run(action)
+            if not run or any(_run(one) == run for one in undone):  # else what it leaves is told by what is redone
                 undone.clear()
-            done.insert(place_in(done, _run(action), _run), action)
+            done.insert(place_in(done, run, _run), action)
         elif entry["step"] in ("undo", "redo"):
             here, there = (done, undone) if entry["step"] == "undo" else (undone, done)
             if not here:  # the session knew of one that was undone before a run went on

@@ -87,10 +87,10 @@ def replay(
     json_out: Json = None,
 ) -> None:
     """Make labels anew from the journal of an annotation, such as after a crash."""
+    from napari_delse._writing import write_atomically
     from napari_delse.annotation.journal import read
     from napari_delse.annotation.replay import labels_like, on_image
     from napari_delse.annotation.replay import replay as make_anew
-    from napari_delse.checkpoint import write_atomically
     from napari_delse.data.files import TIFF, write_labels
 
     check_json(json_out)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.checkpoint import write_atomically
+from napari_delse._writing import write_atomically
 from napari_delse.figures import panels
 from napari_delse.figures.colours import diverging, sequential, wheel
 from napari_delse.figures.overlay import BLACK, WHITE, Colour, Drawing

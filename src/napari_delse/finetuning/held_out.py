@@ -13,8 +13,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from napari_delse._writing import write_atomically
 from napari_delse.annotator import simulated_prompt
-from napari_delse.checkpoint import disk_errors, write_atomically
+from napari_delse.checkpoint import disk_errors
 from napari_delse.confidence import features_of
 from napari_delse.data.images import Plane
 from napari_delse.data.labelled_planes import IGNORE, Box, LabelledPlane

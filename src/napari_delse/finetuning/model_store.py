@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from napari_delse._writing import beside, new_folder
+from napari_delse._writing import beside, new_folder, write_atomically
 from napari_delse.annotation.preferences import change_preferences, read_preferences
 from napari_delse.checkpoint import (
     MODEL_FILES,
@@ -24,7 +24,6 @@ from napari_delse.checkpoint import (
     read_card,
     read_config,
     user_models,
-    write_atomically,
 )
 
 SUFFIX = ".delse.zip"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_delse.checkpoint import write_atomically
+from napari_delse._writing import write_atomically
 from napari_delse.data.files import TIFF, ImageFile, write_labels
 from napari_delse.data.units import unit_named
 from napari_delse.export.images import check_ome_axes, zarr_axes

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from napari_delse.checkpoint import write_atomically
+from napari_delse._writing import write_atomically
 
 
 class CsvLog:

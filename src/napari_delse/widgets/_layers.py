@@ -43,6 +43,34 @@ def camera_of(viewer: ViewerModel) -> Any:
     return viewer.camera if scene is None else scene.camera
 
 
+def show_plane(viewer: ViewerModel, axes: Sequence[int], world: npt.NDArray[np.float64]) -> None:
+    """Show the plane through a position in the world of a layer; the view is turned if it shows other axes of it.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Which may have more axes than the layer, in front.
+    axes : (int, int)
+        The layer's axes that are the plane's y and x.
+    world : float array, shape (ndim of the layer,)
+        The position.
+    """
+    dims, offset = viewer.dims, viewer.dims.ndim - len(world)
+    shown = [axis + offset for axis in axes]
+    if sorted(shown) != sorted(dims.displayed[-2:]):
+        dims.order = (*(axis for axis in range(dims.ndim) if axis not in shown), *shown)
+    for axis, value in enumerate(world):
+        if axis not in axes:
+            dims.set_point(axis + offset, value)
+
+
+def centre_on(viewer: ViewerModel, world: npt.NDArray[np.float64]) -> None:
+    """Bring a position in the world of a layer into the middle of the view, as far as the shown axes go."""
+    dims, camera = viewer.dims, camera_of(viewer)
+    place = np.concatenate([np.zeros(dims.ndim - len(world)), world])
+    camera.center = (*tuple(camera.center)[:-2], *place[list(dims.displayed[-2:])])
+
+
 def zoom_on(viewer: ViewerModel, source: ImageSource, key: PlaneKey | None) -> float:
     """Screen pixels per pixel of the labels of an image, in a plane or in the last two axes."""
     scale = source.placement()["scale"]

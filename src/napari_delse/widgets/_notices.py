@@ -31,6 +31,10 @@ class Notices:
         self.text, self.is_trouble = text, False
         self._changed()
 
+    def or_else(self, trouble: str) -> tuple[str, bool]:
+        """What to show, and whether it is trouble: what was told, or else trouble that stays, if there is some."""
+        return (self.text, self.is_trouble) if self.text else (trouble, bool(trouble))
+
     @contextmanager
     def told(self, what: str = "") -> Iterator[None]:
         """Whatever goes wrong inside is told, and what was told before no more."""

@@ -429,8 +429,8 @@ class AnnotateWidget(AnnotatePanel):
         loading = not is_ready and not self.notices.is_trouble
         text = what_next(self.desk, self._words, restoring=restoring, no_model=bool(self._no_model), loading=loading)
         trouble = self._no_model or self._journals.problem(session) or self._remembered.problem or self.keyboard.problem
-        is_trouble = self.notices.is_trouble or (bool(trouble) and not self.notices.text)
-        self.show_status(text, self.notices.text or trouble, trouble=is_trouble)
+        notice, is_trouble = self.notices.or_else(trouble)
+        self.show_status(text, notice, trouble=is_trouble)
 
     def _show_objects(self) -> None:
         objects = _NOTHING if self._session is None else self._session.objects

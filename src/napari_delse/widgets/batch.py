@@ -22,7 +22,7 @@ from napari_delse.widgets._batch.run import BatchRunner, Control
 from napari_delse.widgets._docked import itself
 from napari_delse.widgets._events import Followed, let_go
 from napari_delse.widgets._fields import paint_icons
-from napari_delse.widgets._layers import camera_of
+from napari_delse.widgets._layers import centre_on, show_plane
 from napari_delse.widgets._notices import Notices
 from napari_delse.widgets._outliner import load_predictor, model_names
 from napari_delse.widgets._recording import Journals
@@ -255,23 +255,15 @@ class BatchWidget(BatchPanel):
         source, layer, line, place, label = self.form.source, self._layer, doubt.line, doubt.place, doubt.label
         if source is None or layer is None or not fits(layer, source) or layer.data.shape[line.along] != line.count:
             return
-        dims, offset = self.viewer.dims, self.viewer.dims.ndim - source.ndim
-        shown = [axis + offset for axis in line.axes]
-        if sorted(shown) != sorted(dims.displayed[-2:]):
-            dims.order = (*(axis for axis in range(dims.ndim) if axis not in shown), *shown)
         rows, columns = (np.flatnonzero((read_plane(layer.data, line, place) == label).any(axis=a)) for a in (1, 0))
         position = np.zeros(source.ndim)
-        others = [axis for axis in range(source.ndim) if axis not in line.axes]
-        position[others] = line.key(place).index
+        position[[axis for axis in range(source.ndim) if axis not in line.axes]] = line.key(place).index
         if len(rows):
             position[list(line.axes)] = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
-        world = np.zeros(dims.ndim)
-        world[offset:] = layer.data_to_world(position)
-        for axis in others:
-            dims.set_point(axis + offset, world[axis + offset])
+        world = np.asarray(layer.data_to_world(position))
+        show_plane(self.viewer, line.axes, world)
         if len(rows):
-            camera = camera_of(self.viewer)
-            camera.center = (*tuple(camera.center)[:-2], *world[list(dims.displayed[-2:])])
+            centre_on(self.viewer, world)
             layer.selected_label = label
 
     # ---------------------------------------------------------------- showing
@@ -294,10 +286,9 @@ class BatchWidget(BatchPanel):
         self.review.show_runs(self.work.line, traces.runs, traces.corrected)
         self.show_doubts(self.review.count)
         sentence, reason = ("", "") if busy else self._what_next()
-        trouble = "" if self.notices.text else self._problem()
-        trouble = self.notices.text if self.notices.is_trouble else trouble
         text = self._what_runs() if busy else sentence or guide.sentence(reason)
-        self.show_status(text, trouble or self.notices.text, trouble=bool(trouble))
+        notice, is_trouble = self.notices.or_else(self._problem())
+        self.show_status(text, notice, trouble=is_trouble)
         self.start_button.setEnabled(bool(sentence))
         self.start_button.setText("Start")
         self.start_button.setToolTip(guide.sentence(sentence or reason or "something runs already"))

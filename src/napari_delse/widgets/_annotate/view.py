@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_delse.annotation.edits import PlaneKey
-from napari_delse.widgets._layers import camera_of
+from napari_delse.widgets._layers import centre_on, show_plane
 from napari_delse.widgets._source import to_space
 
 if TYPE_CHECKING:
@@ -57,14 +57,8 @@ def go_to(desk: Desk, plane: PlaneKey | None) -> None:
     """Show the plane on which something changes; the view is turned if it shows other axes."""
     if plane is None or desk.layers is None or desk.layers.clicks is None:
         return
-    dims, world = desk.viewer.dims, desk.layers.clicks.data_to_world(to_space(plane, [(0, 0)])[0])
-    offset = dims.ndim - len(world)
-    axes = sorted(axis + offset for axis in plane.axes)
-    if axes != sorted(dims.displayed[-2:]):
-        dims.order = (*(axis for axis in range(dims.ndim) if axis not in axes), *axes)
-    for axis, value in enumerate(world):
-        if axis not in plane.axes:
-            dims.set_point(axis + offset, value)
+    world = desk.layers.clicks.data_to_world(to_space(plane, [(0, 0)])[0])
+    show_plane(desk.viewer, sorted(plane.axes), np.asarray(world))
 
 
 def show_object(desk: Desk, made: LabelledObject) -> None:
@@ -74,9 +68,5 @@ def show_object(desk: Desk, made: LabelledObject) -> None:
     here = shown_plane(desk)
     piece = next((one for one in made.pieces if one.plane == here), made)
     go_to(desk, piece.plane)
-    dims, offset = desk.viewer.dims, desk.viewer.dims.ndim - desk.source.ndim
     middle = np.add(piece.mask.origin, np.array(piece.mask.shape) / 2 - 0.5)
-    world = np.zeros(dims.ndim)
-    world[offset:] = desk.layers.clicks.data_to_world(to_space(piece.plane, [middle])[0])
-    camera = camera_of(desk.viewer)
-    camera.center = (*tuple(camera.center)[:-2], *world[list(dims.displayed[-2:])])
+    centre_on(desk.viewer, np.asarray(desk.layers.clicks.data_to_world(to_space(piece.plane, [middle])[0])))

@@ -48,14 +48,11 @@ class LayerRun:
     source: ImageSource
     control: Control
     pace: Pace
+    data: tuple[Any, Any]  # of the labels and the image when it began
     objects: frozenset[int]  # that there were when it began
     name: str = field(default_factory=lambda: uuid4().hex[:12])
-    data: tuple[Any, Any] = field(init=False)  # of the labels and the image when it began
     trouble: Exception | None = None  # that ended it
     has_ended: bool = False  # nothing more comes; what came may still be written
-
-    def __post_init__(self) -> None:
-        self.data = self.layer.data, self.source.layer.data
 
     def stop(self, why: str | Exception) -> None:
         """End it; the first reason is the one that is told."""
@@ -259,8 +256,8 @@ class LayerWork:
             self._last = made
         steps = partial(_steps, made, layer.data, session.actions)
         control = self._runner.start(self._form.model, steps, self._on_step, self._on_end, self._on_failed)
-        pace = Pace(len(made.planes), made.objects)
-        self.run = LayerRun(made, layer, source, control, pace, frozenset(session.objects))
+        pace, data = Pace(len(made.planes), made.objects), (layer.data, source.layer.data)
+        self.run = LayerRun(made, layer, source, control, pace, data, frozenset(session.objects))
         self._notices.say()
         self._changed()
 
