@@ -73,7 +73,7 @@ class DockedPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
         layout.setSpacing(8)
-        self.setMinimumWidth(320)
+        self.setMinimumWidth(340)
         return layout
 
     def _status_line(self, height: int) -> QFrame:
